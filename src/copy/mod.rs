@@ -1,0 +1,1 @@
+//! Moves a disk to a sink: one pass, one ledger.

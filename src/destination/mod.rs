@@ -1,0 +1,1 @@
+//! Where OUT is: whole or not at all is decided here.

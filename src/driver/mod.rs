@@ -1,0 +1,1 @@
+//! What answers to a device: kernel module indexes, module files, initramfs archives.

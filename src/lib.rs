@@ -1,0 +1,40 @@
+//! `rehome` moves an installed operating system to other hardware, physical or virtual, in either direction.
+//!
+//! The rooms, lowest first; a room uses only rooms that stand above it in this list. `docs/architecture.md` is the
+//! map with the contracts.
+//!
+//! | room | what it knows |
+//! |---|---|
+//! | [`watch`] | watching and cancelling a long job |
+//! | [`disk`] | bytes at offsets, and what is made of them |
+//! | [`image`] | image formats: raw, qcow2 |
+//! | [`volume`] | partition tables |
+//! | [`fs`] | filesystems, reading and writing |
+//! | [`driver`] | kernel module indexes, initramfs archives |
+//! | [`machine`] | machine descriptions |
+//! | [`guest`] | what is installed and how it boots |
+//! | [`matching`] | which driver of the guest answers to which device of the target |
+//! | [`plan`] | decisions |
+//! | [`rewrite`] | carrying them out, and judging every edit |
+//! | [`copy`] | moving a disk to a sink |
+//! | [`destination`] | where the result goes, whole or not at all |
+//! | [`output`] | what the new home wants beside disks; the report |
+//! | [`qemu`] | starting a throw-away snapshot |
+//! | [`cli`] | the command line |
+
+pub mod cli;
+pub mod copy;
+pub mod destination;
+pub mod disk;
+pub mod driver;
+pub mod fs;
+pub mod guest;
+pub mod image;
+pub mod machine;
+pub mod matching;
+pub mod output;
+pub mod plan;
+pub mod qemu;
+pub mod rewrite;
+pub mod volume;
+pub mod watch;

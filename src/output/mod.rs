@@ -1,0 +1,1 @@
+//! What the new home wants beside disks: the libvirt domain; the report.

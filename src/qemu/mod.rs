@@ -1,0 +1,1 @@
+//! Starts a throw-away snapshot under QEMU and reads its console.

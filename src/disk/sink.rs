@@ -3,16 +3,24 @@
 use super::Result;
 use std::ops::Range;
 
-/// Takes a whole disk, piece by piece.
+/// Takes a whole disk, piece by piece. [`Sink::put`], [`Sink::skip`] and [`Sink::keep`] together cover every byte
+/// of it exactly once. They may be called from many threads, but their ranges are handed out to those threads in
+/// ascending order, and a bounded number is in flight: so a sink may hold a caller until all lower ranges have
+/// arrived, to decide places in the order of the disk and not of arrival. A caller must therefore never wait for a
+/// higher range before it has delivered its own; after an error it delivers no more, and the sink lets go of
+/// everybody whom it holds.
 pub trait Sink: Send + Sync {
-    /// Every `put` begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
+    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
     fn unit(&self) -> u32;
-    /// Writes data; may be called from many threads. Compresses on the calling thread. Chunks are handed out in
-    /// ascending order; a forward-only sink holds a caller until the lower ones are in.
+    /// Writes data. Compresses on the calling thread.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;
-    /// `range` is zeros. With `put` it covers the whole disk, once.
+    /// `range` is zeros.
     fn skip(&self, range: Range<u64>) -> Result<()>;
-    /// All that came before survives a power cut: only now may the ledger record it.
+    /// `range` is there already from an earlier run that was resumed: the ledger says that a checkpoint had made it
+    /// lasting. Only of a sink that was opened to resume; another refuses it.
+    fn keep(&self, range: Range<u64>) -> Result<()>;
+    /// All that came before survives a power cut: only now may the ledger record it. Covers every call that had
+    /// returned before this one began; others may go on meanwhile.
     fn checkpoint(&self) -> Result<()>;
     /// Headers, footers, tables; nothing may be put afterwards.
     fn finish(&self) -> Result<()>;

@@ -1,5 +1,8 @@
 //! Partition tables as fdisk and sgdisk make them: we must see what they see.
 
+// Clippy's exemption for tests does not reach the functions that they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use rehome::{
     disk::{Disk, FileDisk},
     volume::{Partition, Scan, TableKind, scan},

@@ -470,7 +470,7 @@ fn edit(image: &Qcow2, model: &mut [u8], seed: u64, steps: u64) {
         let dice = pattern(seed * 1000 + step, 32);
         let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap());
         let start = number(0) % size;
-        let length = (number(8) % 200_000 >> (number(16) % 10)).min(size - start);
+        let length = ((number(8) % 200_000) >> (number(16) % 10)).min(size - start);
         let range = start as usize..(start + length) as usize;
         if number(24) % 4 == 0 {
             image.write_zeros(start..start + length).unwrap();

@@ -84,7 +84,6 @@ impl Qcow2Sink {
             .encode()
             .map_err(|flaw| flaw.of(sink.container.label()))?;
         sink.container.write_at(0, &header)?;
-        sink.container.flush()?;
         drop(state);
         Ok(sink)
     }

@@ -9,7 +9,7 @@
 )]
 
 use rehome::{
-    disk::{Content, Disk, FileDisk, Kind, Sink},
+    disk::{Composite, Content, Disk, FileDisk, Kind, Sink},
     image::{
         self, Beside, Format, Image, NoNeighbours,
         qcow2::{Options, Qcow2, Qcow2Sink},
@@ -644,4 +644,155 @@ fn check_finds_what_qemu_img_check_finds() {
         );
         assert!(!findings.is_empty());
     }
+}
+
+#[test]
+fn the_refcount_table_grows_when_an_edit_needs_it() {
+    for options in [
+        "cluster_size=512,refcount_bits=64",
+        "cluster_size=512,refcount_bits=16",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image.qcow2");
+        let size = 30 * MIB;
+        qemu_img(&["create", "-f", "qcow2", "-o", options, text(&image), "30M"]);
+        let table_size = |image: &Path| std::fs::read(image).unwrap()[56..60].to_vec();
+        let before = table_size(&image);
+        let mut model = vec![0; size as usize];
+        let disk = open_writable(&image);
+        for start in [0, 12 * MIB + 77, 26 * MIB] {
+            let bytes = pattern(start, 3 << 20);
+            disk.write_at(start, &bytes).unwrap();
+            model[start as usize..][..3 << 20].copy_from_slice(&bytes);
+        }
+        drop(disk);
+        assert_ne!(table_size(&image), before, "the test does not test what it says");
+        let raw = folder.path().join("raw");
+        std::fs::write(&raw, &model).unwrap();
+        must_be_sound_and_equal(&image, &raw);
+        assert_eq!(open(&image).check().unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn threads_that_write_in_place_do_not_disturb_each_other() {
+    let (folder, raw) = raw_source(16 * MIB);
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&[
+        "convert",
+        "-O",
+        "qcow2",
+        "-o",
+        "cluster_size=4k",
+        text(&raw),
+        text(&image),
+    ]);
+    let mut model = std::fs::read(&raw).unwrap();
+    let disk = open_writable(&image);
+    // Neighbouring bytes of the same clusters, by different threads.
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let disk = &disk;
+            scope.spawn(move || {
+                for step in 0..300 {
+                    let at = step * 50_000 + thread * 1000;
+                    disk.write_at(at, &[thread as u8 + 1; 1000]).unwrap();
+                    let mut bytes = [0; 1000];
+                    disk.read_at(at, &mut bytes).unwrap();
+                    assert!(bytes == [thread as u8 + 1; 1000]);
+                }
+            });
+        }
+    });
+    drop(disk);
+    for step in 0..300 {
+        for thread in 0..4 {
+            model[step * 50_000 + thread * 1000..][..1000].fill(thread as u8 + 1);
+        }
+    }
+    std::fs::write(&raw, &model).unwrap();
+    must_be_sound_and_equal(&image, &raw);
+}
+
+#[test]
+fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
+    let size = 24 * MIB;
+    let (folder, raw) = raw_source(size);
+    let source = FileDisk::open(&raw).unwrap();
+    let options = Options { cluster_bits: 12 };
+    let whole = folder.path().join("whole");
+    let sink = create(&whole, size, options);
+    pour(&source, &sink, 1, 0, u64::MAX);
+    sink.finish().unwrap();
+    let whole = std::fs::read(whole).unwrap();
+    let image = folder.path().join("killed");
+    let sink = create(&image, size, options);
+    pour(&source, &sink, 2, 0, 10 * MIB);
+    sink.checkpoint().unwrap();
+    let lasting = std::fs::read(&image).unwrap();
+    pour(&source, &sink, 2, 10 * MIB, 18 * MIB);
+    drop(sink);
+    // After a power cut some of what came later is there, some is not.
+    let later = std::fs::read(&image).unwrap();
+    let mut dice = 7_u64;
+    for round in 0..6 {
+        let mut torn = later.clone();
+        for (index, sector) in torn.chunks_mut(512).enumerate() {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            if (dice >> 33) % 3 == 0 || round == 5 {
+                let old = lasting.get(index * 512..index * 512 + 512).unwrap_or(&[0; 512]);
+                sector.copy_from_slice(old);
+            }
+        }
+        std::fs::write(&image, &torn).unwrap();
+        let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+        let sink = Qcow2Sink::resume(container, size, options).unwrap();
+        sink.keep(0..10 * MIB).unwrap();
+        pour(&source, &sink, 2, 10 * MIB, u64::MAX);
+        sink.finish().unwrap();
+        must_be_sound_and_equal(&image, &raw);
+        assert!(std::fs::read(&image).unwrap() == whole, "round {round}");
+    }
+}
+
+#[test]
+fn a_full_container_fails_every_thread_and_none_waits_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    // A container that cannot grow beyond 4 MiB, as a device cannot.
+    let file: Arc<dyn Disk> = Arc::new(FileDisk::create(&path, 4 * MIB).unwrap());
+    let device = Arc::new(Composite::slice("device", file, 0..4 * MIB).unwrap());
+    let sink = Qcow2Sink::create(device.clone(), 20 * MIB, Options::default()).unwrap();
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let start = next.fetch_add(65536, Ordering::SeqCst);
+                    if start >= 20 * MIB {
+                        return;
+                    }
+                    if sink.put(start, &[1; 65536]).is_err() {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(failed.into_inner(), 3);
+    assert_eq!(sink.checkpoint().unwrap_err().kind, Kind::Cancelled);
+    // What fits is written to it as to a file.
+    let sink = Qcow2Sink::create(device, 20 * MIB, Options::default()).unwrap();
+    sink.put(0, &[9; 2 << 20]).unwrap();
+    sink.skip(2 * MIB..20 * MIB).unwrap();
+    sink.finish().unwrap();
+    let mut model = vec![0; 20 << 20];
+    model[..2 << 20].fill(9);
+    let raw = folder.path().join("raw");
+    std::fs::write(&raw, model).unwrap();
+    must_be_sound_and_equal(&path, &raw);
 }

@@ -8,8 +8,9 @@
     clippy::panic
 )]
 
+use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
-    disk::{Composite, Content, Disk, FileDisk, Kind, Sink},
+    disk::{Composite, Content, Disk, FileDisk, Kind, MemoryDisk, Sink},
     image::{
         self, Beside, Format, Image, NoNeighbours,
         qcow2::{Options, Qcow2, Qcow2Sink},
@@ -606,6 +607,16 @@ fn check_finds_what_qemu_img_check_finds() {
     qemu_img(&["snapshot", "-c", "two", text(&image)]);
     assert_eq!(open(&image).check().unwrap(), [""; 0]);
 
+    qemu_img(&["bitmap", "--add", text(&image), "backup"]);
+    qemu_img(&["bitmap", "--add", "-g", "512k", text(&image), "another"]);
+    qemu_io(&["write -P 3 2M 1M"], &image);
+    assert_eq!(open(&image).check().unwrap(), [""; 0]);
+    let disk = open_writable(&image);
+    disk.write_at(100, &[1; 100]).unwrap();
+    drop(disk);
+    qemu_img(&["check", "-q", "-r", "leaks", text(&image)]);
+    qemu_img(&["check", "-q", text(&image)]);
+
     // Damage: what we find must be what qemu-img finds, by number of errors and leaks.
     qemu_img(&["convert", "-O", "qcow2", text(&raw), text(&image)]);
     let sound = std::fs::read(&image).unwrap();
@@ -741,7 +752,7 @@ fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
             dice = dice
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            if (dice >> 33) % 3 == 0 || round == 5 {
+            if (dice >> 33).is_multiple_of(3) || round == 5 {
                 let old = lasting.get(index * 512..index * 512 + 512).unwrap_or(&[0; 512]);
                 sector.copy_from_slice(old);
             }
@@ -795,4 +806,82 @@ fn a_full_container_fails_every_thread_and_none_waits_for_ever() {
     let raw = folder.path().join("raw");
     std::fs::write(&raw, model).unwrap();
     must_be_sound_and_equal(&path, &raw);
+}
+
+/// One run of the guest's disk: clusters, what they hold (`None`: zeros), and whether a checkpoint follows.
+type Piece = (u64, Option<u8>, bool);
+
+/// Gives `pieces` from `from` to `to` to `sink`. The last one of the disk is cut at its end.
+fn deliver(sink: &Qcow2Sink, size: u64, pieces: &[Piece], range: std::ops::Range<usize>, model: &mut [u8]) {
+    let unit = u64::from(sink.unit());
+    let mut at = 0;
+    for (index, (clusters, content, checkpoint)) in pieces.iter().enumerate() {
+        let end = (at + clusters * unit).min(size);
+        if range.contains(&index) && at < end {
+            match content {
+                Some(byte) => {
+                    let bytes = vec![*byte; (end - at) as usize];
+                    sink.put(at, &bytes).unwrap();
+                    model[at as usize..end as usize].copy_from_slice(&bytes);
+                }
+                None => sink.skip(at..end).unwrap(),
+            }
+            if *checkpoint {
+                sink.checkpoint().unwrap();
+            }
+        }
+        at = end;
+    }
+    if range.end == pieces.len() && at < size {
+        sink.skip(at..size).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_pattern_killed_anywhere_ends_in_the_same_sound_image(
+        cluster_bits in 12..=17_u32,
+        size in 1..6 * MIB,
+        pieces in vec((1..200_u64, option::weighted(0.6, 1..=255_u8), weighted(0.2)), 1..40),
+        killed in any::<Index>(),
+        trusted in any::<Index>(),
+    ) {
+        let options = Options { cluster_bits };
+        let mut model = vec![0; size as usize];
+        let whole = Arc::new(MemoryDisk::new("whole", Vec::new()));
+        let sink = Qcow2Sink::create(whole.clone(), size, options).unwrap();
+        deliver(&sink, size, &pieces, 0..pieces.len(), &mut model);
+        sink.finish().unwrap();
+
+        let disk = Arc::new(MemoryDisk::new("killed", Vec::new()));
+        let sink = Qcow2Sink::create(disk.clone(), size, options).unwrap();
+        let killed = killed.index(pieces.len());
+        deliver(&sink, size, &pieces, 0..killed, &mut model);
+        sink.checkpoint().unwrap();
+        drop(sink);
+        prop_assert_eq!(Qcow2::open(disk.clone(), &NoNeighbours).unwrap().check().unwrap(), [""; 0]);
+        let trusted = if killed == 0 { 0 } else { trusted.index(killed + 1) };
+        let kept: u64 = pieces[..trusted].iter().map(|(clusters, ..)| clusters << cluster_bits).sum();
+        let sink = Qcow2Sink::resume(disk.clone(), size, options).unwrap();
+        sink.keep(0..kept.min(size)).unwrap();
+        deliver(&sink, size, &pieces, trusted..pieces.len(), &mut model);
+        sink.finish().unwrap();
+        prop_assert!(disk.contents() == whole.contents());
+
+        let folder = tempfile::tempdir().unwrap();
+        let (image, raw) = (folder.path().join("image"), folder.path().join("raw"));
+        std::fs::write(&image, disk.contents()).unwrap();
+        std::fs::write(&raw, &model).unwrap();
+        let image_disk = open(&image);
+        prop_assert!(read_all(image_disk.as_ref()) == model);
+        prop_assert_eq!(image_disk.check().unwrap(), [""; 0]);
+        let check = qemu_img(&["check", "-f", "qcow2", text(&image)]);
+        prop_assert!(check.contains("No errors were found"), "{}", check);
+        // qemu-img rounds a raw file of another length up to sectors.
+        if size % 512 == 0 {
+            qemu_img(&["compare", "-f", "raw", "-F", "qcow2", text(&raw), text(&image)]);
+        }
+    }
 }

@@ -268,7 +268,7 @@ fn pour(source: &dyn Disk, sink: &Qcow2Sink, threads: usize, kept: u64, most: u6
                 }
                 at = piece_end;
             }
-            if start / chunk % 7 == 3 {
+            if start / chunk % 29 == 3 {
                 sink.checkpoint().unwrap();
             }
         }

@@ -10,8 +10,11 @@ mod extent;
 pub mod field;
 mod file;
 mod memory;
+mod overlay;
+mod overlay_map;
 mod recorder;
 mod sink;
+mod spill;
 
 pub use composite::{Composite, Part};
 pub use cursor::Cursor;
@@ -20,6 +23,7 @@ pub use error::{Error, Kind, Result};
 pub use extent::{Content, Extent, push_extent};
 pub use file::FileDisk;
 pub use memory::MemoryDisk;
+pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
 pub use sink::Sink;
 

@@ -25,7 +25,7 @@ pub use file::FileDisk;
 pub use memory::MemoryDisk;
 pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
-pub use sink::Sink;
+pub use sink::{DiskSink, Sink};
 
 use std::{fmt::Debug, fs::File, ops::Range};
 

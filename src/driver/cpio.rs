@@ -236,7 +236,7 @@ mod tests {
     fn made_by_cpio(format: &str) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
-            "mkdir -p a/b && printf hello > a/b/f1 && ln a/b/f1 a/b/second && ln -s b/f1 a/link && : > empty && \
+            "umask 022 && chmod 700 . && mkdir -p a/b && printf hello > a/b/f1 && ln a/b/f1 a/b/second && ln -s b/f1 a/link && : > empty && \
              chmod 4751 empty && find . | sort | cpio -o -H {format} --quiet"
         );
         let output = Command::new("sh")

@@ -4,4 +4,6 @@
 pub mod compression;
 pub mod cpio;
 pub mod modalias;
+pub mod modprobe;
+pub mod module_index;
 mod read_ahead;

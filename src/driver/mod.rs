@@ -3,6 +3,7 @@
 
 pub mod compression;
 pub mod cpio;
+pub mod initramfs;
 pub mod modalias;
 pub mod modprobe;
 pub mod module_index;

@@ -1,7 +1,8 @@
 //! A guest made of facts, for tests of this room and those above it.
 
 use crate::{
-    fs::Identity,
+    driver::cpio::Writer,
+    fs::{Identity, memory_tree::MemoryTree},
     guest::{
         Boot, BootEntry, BootLoader, BootLoaderKind, DeviceName, FstabEntry, Guest, InitramfsGenerator,
         Interface, Kernel, Mount, NameRole, NetworkProgram, OsRelease,
@@ -119,4 +120,57 @@ fn fstab_name() -> DeviceName {
         identity: Some(ext4(ROOT_UUID)),
         partuuid: Some("cafe0001-01".into()),
     }
+}
+
+pub(crate) const DEP: &str = "\
+kernel/drivers/virtio/virtio.ko:
+kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko
+kernel/drivers/virtio/virtio_pci.ko.xz: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/net/virtio_net.ko:
+kernel/lib/crc-soft.ko:
+kernel/drivers/scsi/sd_mod.ko:
+kernel/drivers/ata/ahci.ko:
+";
+pub(crate) const ALIAS: &str = "\
+alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
+alias virtio:d00000002v* virtio_blk
+alias virtio:d00000001v* virtio_net
+alias scsi:t-0x00* sd_mod
+alias pci:v*d*sv*sd*bc01sc06i01* ahci
+";
+
+/// A root filesystem with those indexes, a file for each module and an initramfs with ahci and sd_mod.
+pub(crate) fn root(dep: &str, alias: &str) -> MemoryTree {
+    let folder = format!("/usr/lib/modules/{RELEASE}");
+    let mut tree = MemoryTree::new("ext4", "0a1b")
+        .file(&format!("{folder}/modules.dep"), dep)
+        .file(&format!("{folder}/modules.alias"), alias)
+        .file(
+            &format!("{folder}/modules.softdep"),
+            "softdep virtio_blk pre: crc-soft\n",
+        );
+    for line in dep.lines() {
+        let path = line.split(':').next().unwrap();
+        tree = tree.file(&format!("{folder}/{path}"), "no ELF file");
+    }
+    let mut image = Writer::new(0);
+    let modules = format!("lib/modules/{RELEASE}");
+    let mut at = String::new();
+    for part in modules.split('/') {
+        at = if at.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{at}/{part}")
+        };
+        image.directory(at.as_bytes(), 0o755).unwrap();
+    }
+    image
+        .file(format!("{modules}/ahci.ko").as_bytes(), 0o644, b"x")
+        .unwrap();
+    image
+        .file(format!("{modules}/sd_mod.ko").as_bytes(), 0o644, b"x")
+        .unwrap();
+    tree.link("/lib", "usr/lib")
+        .file(&format!("/boot/initrd.img-{RELEASE}"), image.finish().unwrap())
 }

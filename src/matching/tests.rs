@@ -2,7 +2,7 @@
 
 use super::{
     Binding, DeviceRole, match_guest,
-    sample_guest::{RELEASE, kernel, server},
+    sample_guest::{ALIAS, DEP, RELEASE, kernel, root, server},
 };
 use crate::{
     driver::cpio::Writer,
@@ -10,59 +10,6 @@ use crate::{
     guest::Guest,
     machine::{self, Machine},
 };
-
-const DEP: &str = "\
-kernel/drivers/virtio/virtio.ko:
-kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko
-kernel/drivers/virtio/virtio_pci.ko.xz: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/drivers/net/virtio_net.ko:
-kernel/lib/crc-soft.ko:
-kernel/drivers/scsi/sd_mod.ko:
-kernel/drivers/ata/ahci.ko:
-";
-const ALIAS: &str = "\
-alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
-alias virtio:d00000002v* virtio_blk
-alias virtio:d00000001v* virtio_net
-alias scsi:t-0x00* sd_mod
-alias pci:v*d*sv*sd*bc01sc06i01* ahci
-";
-
-/// A root filesystem with those indexes, a file for each module and an initramfs with ahci and sd_mod.
-fn root(dep: &str, alias: &str) -> MemoryTree {
-    let folder = format!("/usr/lib/modules/{RELEASE}");
-    let mut tree = MemoryTree::new("ext4", "0a1b")
-        .file(&format!("{folder}/modules.dep"), dep)
-        .file(&format!("{folder}/modules.alias"), alias)
-        .file(
-            &format!("{folder}/modules.softdep"),
-            "softdep virtio_blk pre: crc-soft\n",
-        );
-    for line in dep.lines() {
-        let path = line.split(':').next().unwrap();
-        tree = tree.file(&format!("{folder}/{path}"), "no ELF file");
-    }
-    let mut image = Writer::new(0);
-    let modules = format!("lib/modules/{RELEASE}");
-    let mut at = String::new();
-    for part in modules.split('/') {
-        at = if at.is_empty() {
-            part.to_owned()
-        } else {
-            format!("{at}/{part}")
-        };
-        image.directory(at.as_bytes(), 0o755).unwrap();
-    }
-    image
-        .file(format!("{modules}/ahci.ko").as_bytes(), 0o644, b"x")
-        .unwrap();
-    image
-        .file(format!("{modules}/sd_mod.ko").as_bytes(), 0o644, b"x")
-        .unwrap();
-    tree.link("/lib", "usr/lib")
-        .file(&format!("/boot/initrd.img-{RELEASE}"), image.finish().unwrap())
-}
 
 fn bind(guest: &Guest, tree: MemoryTree, machine: &Machine) -> Vec<Binding> {
     let mut mounts = Mounts::new(vec![("disk0/p1".into(), Box::new(tree))]);

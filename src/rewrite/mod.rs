@@ -12,6 +12,8 @@ mod extend_initramfs;
 mod file;
 mod judge;
 mod replace_line;
+#[cfg(test)]
+mod tests;
 mod write_file;
 
 pub use apply::{Edits, apply};

@@ -2,8 +2,12 @@
 //! Names are byte strings. Opening may replay a journal, so even an inspection opens over an overlay.
 
 mod guest_path;
+#[cfg(test)]
+pub(crate) mod memory_tree;
+pub mod mounts;
 
 pub use guest_path::GuestPath;
+pub use mounts::Mounts;
 
 use crate::disk::{Digest, Error};
 use std::{io::Read, ops::Range};

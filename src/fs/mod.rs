@@ -1,6 +1,8 @@
 //! Filesystems. By node, not by path: paths, links and mounts are walked once, in [`mounts`], for all of them.
 //! Names are byte strings. Opening may replay a journal, so even an inspection opens over an overlay.
 
+pub mod ext4;
+pub mod fat;
 mod guest_path;
 #[cfg(test)]
 pub(crate) mod memory_tree;

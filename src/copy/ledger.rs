@@ -193,6 +193,11 @@ impl FileLedger {
         self.state().runs.is_empty()
     }
 
+    /// Does a ledger file of `length` bytes hold more than its header?
+    pub(crate) fn has_records(length: u64) -> bool {
+        length > HEADER as u64
+    }
+
     fn begin(&self, identity: &Identity) -> Result<()> {
         let header = header(identity).map_err(|error| self.corrupt(error))?;
         self.file.set_len(0).map_err(|error| self.io(error))?;

@@ -2,6 +2,7 @@
 //! volume. This room knows the [`Disk`] trait, the plain disks (files, devices, memory), the disks made of other
 //! disks ([`Composite`], [`Overlay`], [`Recorder`]) and the [`Sink`] for what only goes forward.
 
+mod block_device;
 mod composite;
 mod cursor;
 mod digest;
@@ -16,6 +17,7 @@ mod recorder;
 mod sink;
 mod spill;
 
+pub use block_device::{BlockDevice, open_source};
 pub use composite::{Composite, Part};
 pub use cursor::Cursor;
 pub use digest::Digest;

@@ -12,7 +12,7 @@ use rehome::{
     disk::{Content, Disk, FileDisk, Kind, Sink},
     image::{
         self, Beside, Format, Image, NoNeighbours,
-        qcow2::{Options, Qcow2Sink},
+        qcow2::{Options, Qcow2, Qcow2Sink},
     },
 };
 use std::{
@@ -456,4 +456,131 @@ fn other_formats_are_refused_by_name_and_raw_is_what_nothing_else_is() {
         );
         std::fs::remove_file(image).unwrap();
     }
+}
+
+fn open_writable(path: &Path) -> Qcow2 {
+    let container = Arc::new(FileDisk::open_writable(path).unwrap());
+    Qcow2::open_writable(container, &Beside::new(path)).unwrap()
+}
+
+/// Does the same to `image` and to the bytes in `model`, in steps that follow from `seed`.
+fn edit(image: &Qcow2, model: &mut [u8], seed: u64, steps: u64) {
+    let size = model.len() as u64;
+    for step in 0..steps {
+        let dice = pattern(seed * 1000 + step, 32);
+        let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap());
+        let start = number(0) % size;
+        let length = (number(8) % 200_000 >> (number(16) % 10)).min(size - start);
+        let range = start as usize..(start + length) as usize;
+        if number(24) % 4 == 0 {
+            image.write_zeros(start..start + length).unwrap();
+            model[range].fill(0);
+        } else {
+            let bytes = pattern(step, length as usize);
+            image.write_at(start, &bytes).unwrap();
+            model[range].copy_from_slice(&bytes);
+        }
+    }
+}
+
+#[test]
+fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
+    let size = 12 * MIB + 512;
+    let shapes = [
+        "compat=1.1",
+        "compat=0.10",
+        "cluster_size=512",
+        "cluster_size=4096",
+        "cluster_size=2M",
+        "refcount_bits=1,cluster_size=4k",
+        "refcount_bits=4,cluster_size=512",
+        "refcount_bits=64,cluster_size=1k",
+        "preallocation=metadata",
+        "compression_type=zstd -c",
+        "cluster_size=4k -c",
+    ];
+    for (seed, shape) in shapes.iter().enumerate() {
+        let (folder, raw) = raw_source(size);
+        let mut model = std::fs::read(&raw).unwrap();
+        let image = folder.path().join("image.qcow2");
+        let (options, compressed) = shape
+            .strip_suffix(" -c")
+            .map_or((*shape, false), |shape| (shape, true));
+        let mut arguments = vec!["convert", "-f", "raw", "-O", "qcow2", "-o", options];
+        if compressed {
+            arguments.push("-c");
+        }
+        arguments.extend([text(&raw), text(&image)]);
+        qemu_img(&arguments);
+        let disk = open_writable(&image);
+        edit(&disk, &mut model, seed as u64, 120);
+        assert!(read_all(&disk) == model, "{shape}");
+        extents(&disk);
+        disk.flush().unwrap();
+        drop(disk);
+        std::fs::write(&raw, &model).unwrap();
+        must_be_sound_and_equal(&image, &raw);
+    }
+}
+
+#[test]
+fn an_edit_leaves_backing_file_and_snapshots_as_they_were() {
+    let size = 6 * MIB;
+    for cluster in ["512", "65536"] {
+        let (folder, raw) = raw_source(size);
+        let before = std::fs::read(&raw).unwrap();
+        let image = folder.path().join("image.qcow2");
+        let options = format!("cluster_size={cluster}");
+        qemu_img(&[
+            "create",
+            "-f",
+            "qcow2",
+            "-o",
+            &options,
+            "-b",
+            "raw",
+            "-F",
+            "raw",
+            text(&image),
+        ]);
+        qemu_io(&["write -P 8 1M 300k", "write -z 3M 100k"], &image);
+        let saved = folder.path().join("saved");
+        qemu_img(&["convert", "-O", "raw", text(&image), text(&saved)]);
+        qemu_img(&["snapshot", "-c", "one", text(&image)]);
+        let mut model = std::fs::read(&saved).unwrap();
+        let disk = open_writable(&image);
+        edit(&disk, &mut model, 77, 100);
+        drop(disk);
+        assert!(std::fs::read(&raw).unwrap() == before);
+        let flat = folder.path().join("flat");
+        std::fs::write(&flat, &model).unwrap();
+        must_be_sound_and_equal(&image, &flat);
+        qemu_img(&["snapshot", "-a", "one", text(&image)]);
+        must_be_sound_and_equal(&image, &saved);
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_written_safely_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&[
+        "create",
+        "-f",
+        "qcow2",
+        "-o",
+        "extended_l2=on",
+        text(&image),
+        "1M",
+    ]);
+    let container = || Arc::new(FileDisk::open_writable(&image).unwrap());
+    let error = Qcow2::open_writable(container(), &NoNeighbours).unwrap_err();
+    assert!(error.to_string().contains("extended L2"), "{error}");
+    qemu_img(&["create", "-f", "qcow2", text(&image), "1M"]);
+    container().write_at(79, &[1]).unwrap();
+    let error = Qcow2::open_writable(container(), &NoNeighbours).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsafe);
+    let reading = Qcow2::open(container(), &NoNeighbours).unwrap();
+    assert_eq!(reading.write_at(0, &[1]).unwrap_err().kind, Kind::ReadOnly);
+    assert_eq!(reading.write_zeros(0..1).unwrap_err().kind, Kind::ReadOnly);
 }

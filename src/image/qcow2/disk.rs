@@ -5,6 +5,7 @@ use super::{
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
     l2_table::{self, Mapping, mapping_at},
+    write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
@@ -32,7 +33,9 @@ const MOST_EXTENTS: usize = 1024;
 pub struct Qcow2 {
     pub(super) container: Arc<dyn Disk>,
     pub(super) header: Header,
-    backing: Option<Arc<dyn Disk>>,
+    pub(super) backing: Option<Arc<dyn Disk>>,
+    /// `None` if it was opened for reading.
+    pub(super) writer: Option<Mutex<Writer>>,
     /// As many entries as the guest's disk needs.
     pub(super) l1: RwLock<Vec<u64>>,
     tables: Mutex<Tables>,
@@ -91,6 +94,7 @@ impl Qcow2 {
             l1: RwLock::new(l2_table::words(&l1)),
             header,
             backing,
+            writer: None,
             tables: Mutex::default(),
             unpacked: Mutex::default(),
         })
@@ -331,6 +335,18 @@ impl Disk for Qcow2 {
             rest = after;
         }
         Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_guest(offset, bytes)
+    }
+
+    fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        self.zero_guest(range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.container.flush()
     }
 
     fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {

@@ -7,7 +7,8 @@ pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// The reference count is exactly one: may be written in place.
 pub(super) const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
-const ZERO: u64 = 1;
+/// Reads as zeros (version 3, not extended).
+pub(super) const ZERO: u64 = 1;
 
 /// Parts of a cluster that extended entries map one by one.
 pub(super) const SUBCLUSTERS: u64 = 32;

@@ -6,7 +6,9 @@ mod disk;
 mod flaw;
 mod header;
 mod l2_table;
+mod refcount;
 mod sink;
+mod write;
 
 pub use create::Options;
 pub use disk::Qcow2;

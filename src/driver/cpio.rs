@@ -123,10 +123,27 @@ fn parse_header(bytes: &[u8], at: u64) -> io::Result<(Header, usize)> {
             .ok()
             .filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))
             .and_then(|text| u32::from_str_radix(text, 16).ok())
-            .ok_or_else(|| invalid(format!("a cpio header at byte {at} has a field that is no number")))?;
+            .ok_or_else(|| {
+                invalid(format!(
+                    "a cpio header at byte {at} has a field that is no number"
+                ))
+            })?;
     }
-    let [inode, mode, uid, gid, links, modified, size, major, minor, special_major, special_minor, name, _] =
-        numbers;
+    let [
+        inode,
+        mode,
+        uid,
+        gid,
+        links,
+        modified,
+        size,
+        major,
+        minor,
+        special_major,
+        special_minor,
+        name,
+        _,
+    ] = numbers;
     let name = usize::try_from(name).unwrap_or(usize::MAX);
     if name == 0 || name > MAX_NAME {
         return Err(invalid(format!(
@@ -202,7 +219,21 @@ impl Writer {
         }
         let name_length = u32::try_from(name.len().saturating_add(1)).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(b"070701");
-        for number in [inode, mode, 0, 0, links, self.modified, size, 0, 0, 0, 0, name_length, 0] {
+        for number in [
+            inode,
+            mode,
+            0,
+            0,
+            links,
+            self.modified,
+            size,
+            0,
+            0,
+            0,
+            0,
+            name_length,
+            0,
+        ] {
             self.bytes.extend_from_slice(format!("{number:08X}").as_bytes());
         }
         self.bytes.extend_from_slice(name);
@@ -256,7 +287,14 @@ mod tests {
             let headers = names(&archive).unwrap();
             let seen: Vec<_> = headers
                 .iter()
-                .map(|h| (String::from_utf8_lossy(&h.name).into_owned(), h.mode, h.links, h.size))
+                .map(|h| {
+                    (
+                        String::from_utf8_lossy(&h.name).into_owned(),
+                        h.mode,
+                        h.links,
+                        h.size,
+                    )
+                })
                 .collect();
             let file = mode::FILE | 0o644;
             let expected = [
@@ -287,15 +325,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("x.cpio"), &archive).unwrap();
         let output = Command::new("sh")
-            .args(["-c", "TZ=UTC cpio -tv --quiet < x.cpio; cpio -i --quiet < x.cpio; cat lib/a lib/bc"])
+            .args([
+                "-c",
+                "TZ=UTC cpio -tv --quiet < x.cpio; cpio -i --quiet < x.cpio; cat lib/a lib/bc",
+            ])
             .current_dir(&folder)
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.stderr, b"");
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with("drwxr-xr-x") && lines[0].contains("Nov 14  2023 lib"), "{text}");
-        assert!(lines[1].starts_with("-rw-r-----   1 root     root            4"), "{text}");
+        assert!(
+            lines[0].starts_with("drwxr-xr-x") && lines[0].contains("Nov 14  2023 lib"),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("-rw-r-----   1 root     root            4"),
+            "{text}"
+        );
         assert_eq!(lines[3], "foursixsix");
     }
 
@@ -312,6 +359,11 @@ mod tests {
         }
         let mut damaged = archive;
         damaged[94..102].copy_from_slice(b"FFFFFFFF");
-        assert!(names(&damaged).unwrap_err().to_string().contains("name of 4294967295 bytes"));
+        assert!(
+            names(&damaged)
+                .unwrap_err()
+                .to_string()
+                .contains("name of 4294967295 bytes")
+        );
     }
 }

@@ -7,4 +7,5 @@ pub mod initramfs;
 pub mod modalias;
 pub mod modprobe;
 pub mod module_index;
+pub mod module_info;
 mod read_ahead;

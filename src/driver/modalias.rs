@@ -175,12 +175,49 @@ mod tests {
     /// `find -name` uses fnmatch(3) of the C library.
     #[test]
     fn agrees_with_the_c_library() {
-        let texts = ["", "a", "ab", "abc", "b", "]", "[", "-", "a-c", "a.c", "\\", "aXbXc", "[a", "x9", "zz", "!", "^"];
+        let texts = [
+            "", "a", "ab", "abc", "b", "]", "[", "-", "a-c", "a.c", "\\", "aXbXc", "[a", "x9", "zz", "!", "^",
+        ];
         let patterns = [
-            "*", "?", "a*", "*c", "a?c", "[abc]", "[!abc]", "[^abc]*", "[a-c]*", "a[-.]c", "[]]", "[]-]", "[!]]",
-            "\\*", "\\a", "a\\", "[[]*", "[a", "[a-", "[z-a]", "*X*X*", "*X*b*c", "[[:alpha:]]*", "x[[:digit:]]",
-            "[[:alpha:][:digit:]][!-]*", "a**b*", "*?*", "[\\]]", "[\\]a]b", "[a\\-c]", "??", "[--.]", "[[:nope:]]",
-            "[[:alpha:]", "[!a]*", "[", "[]", "[!", "***",
+            "*",
+            "?",
+            "a*",
+            "*c",
+            "a?c",
+            "[abc]",
+            "[!abc]",
+            "[^abc]*",
+            "[a-c]*",
+            "a[-.]c",
+            "[]]",
+            "[]-]",
+            "[!]]",
+            "\\*",
+            "\\a",
+            "a\\",
+            "[[]*",
+            "[a",
+            "[a-",
+            "[z-a]",
+            "*X*X*",
+            "*X*b*c",
+            "[[:alpha:]]*",
+            "x[[:digit:]]",
+            "[[:alpha:][:digit:]][!-]*",
+            "a**b*",
+            "*?*",
+            "[\\]]",
+            "[\\]a]b",
+            "[a\\-c]",
+            "??",
+            "[--.]",
+            "[[:nope:]]",
+            "[[:alpha:]",
+            "[!a]*",
+            "[",
+            "[]",
+            "[!",
+            "***",
         ];
         let folder = tempfile::tempdir().unwrap();
         for text in texts.iter().filter(|text| !text.is_empty()) {
@@ -211,6 +248,9 @@ mod tests {
         assert!(!matches(b"pci:v00001AF3d*sv*sd*bc*sc*i*", virtio));
         assert!(matches(b"scsi:t-0x00*", b"scsi:t-0x00"));
         let long = [b"a".repeat(60), b"b".to_vec()].concat();
-        assert!(!matches(&b"*a".repeat(30), &long), "must not take exponential time");
+        assert!(
+            !matches(&b"*a".repeat(30), &long),
+            "must not take exponential time"
+        );
     }
 }

@@ -135,7 +135,10 @@ impl ModprobeConfig {
                 name: name.replace('-', "_"),
                 value: value.to_owned(),
             };
-            if matches!(key, "modprobe.blacklist" | "module_blacklist" | "rd.driver.blacklist") {
+            if matches!(
+                key,
+                "modprobe.blacklist" | "module_blacklist" | "rd.driver.blacklist"
+            ) {
                 let names = value.split(',').filter(|name| !name.is_empty());
                 self.blacklist.extend(names.map(|name| line(name, "")));
             } else if let Some((module, parameter)) = key.split_once('.') {
@@ -212,15 +215,23 @@ mod tests {
         assert_eq!(config.options[0].value, "index=1 model=auto");
         assert_eq!((config.options[0].line, config.install[0].line), (6, 9));
         let (file, soft) = config.soft_dependency("mlx4_core").unwrap();
-        assert_eq!((file, &soft.pre, &soft.post), ("a.conf", &vec!["a-b".into(), "c".into()], &vec!["d".into()]));
+        assert_eq!(
+            (file, &soft.pre, &soft.post),
+            ("a.conf", &vec!["a-b".into(), "c".into()], &vec!["d".into()])
+        );
         assert_eq!((config.aliases.len(), config.blacklist.len()), (2, 2));
     }
 
     #[test]
     fn the_kernel_command_line_counts() {
         let mut config = ModprobeConfig::default();
-        config.add_kernel_command_line("root=/dev/sda1 quiet modprobe.blacklist=ahci,e1000e ahci.mobile_lpm_policy=1");
-        assert_eq!(config.blacklisted("e1000e").unwrap().file, "the kernel command line");
+        config.add_kernel_command_line(
+            "root=/dev/sda1 quiet modprobe.blacklist=ahci,e1000e ahci.mobile_lpm_policy=1",
+        );
+        assert_eq!(
+            config.blacklisted("e1000e").unwrap().file,
+            "the kernel command line"
+        );
         assert_eq!(config.options[0].value, "mobile_lpm_policy=1");
     }
 }

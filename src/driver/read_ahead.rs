@@ -86,10 +86,7 @@ impl<R: Read> ReadAhead<R> {
         let before = self.taken;
         loop {
             let available = self.fill_buf()?;
-            let zeros = available
-                .iter()
-                .position(|b| *b != 0)
-                .unwrap_or(available.len());
+            let zeros = available.iter().position(|b| *b != 0).unwrap_or(available.len());
             let ended = zeros < available.len() || available.is_empty();
             self.consume(zeros);
             if ended {

@@ -26,7 +26,11 @@ impl<R: Read> Read for LzmaAlone<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while !self.finished && !buffer.is_empty() {
             let input = self.source.fill_buf()?;
-            let action = if input.is_empty() { Action::Finish } else { Action::Run };
+            let action = if input.is_empty() {
+                Action::Finish
+            } else {
+                Action::Run
+            };
             let ended = input.is_empty();
             let result = self.stream.process(input, buffer, action)?;
             self.source.consume(result.bytes_consumed);

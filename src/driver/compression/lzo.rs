@@ -46,7 +46,9 @@ impl<'a, R: Read> Lzop<'a, R> {
         source.skip(if with_level { 2 + 2 + 1 + 1 } else { 2 + 1 })?;
         let flags = u32::from_be_bytes(array(source)?);
         if flags & flag::FILTER != 0 {
-            return Err(invalid("lzop with a filter, which the kernel does not read either"));
+            return Err(invalid(
+                "lzop with a filter, which the kernel does not read either",
+            ));
         }
         // Mode, time of the file (its upper half came with the level).
         source.skip(if with_level { 12 } else { 8 })?;
@@ -144,7 +146,11 @@ fn lzo1x(input: &[u8], output: &mut Vec<u8>, expected: usize) -> Option<()> {
         input.next()?;
         let literals = usize::from(first).checked_sub(17)?;
         input.copy(literals, output, expected)?;
-        before = if literals < 4 { Before::FewLiterals } else { Before::Run };
+        before = if literals < 4 {
+            Before::FewLiterals
+        } else {
+            Before::Run
+        };
     }
     loop {
         let instruction = input.next()?;
@@ -201,7 +207,11 @@ fn lzo1x(input: &[u8], output: &mut Vec<u8>, expected: usize) -> Option<()> {
         }
         let literals = tail & 3;
         input.copy(literals, output, expected)?;
-        before = if literals == 0 { Before::Match } else { Before::FewLiterals };
+        before = if literals == 0 {
+            Before::Match
+        } else {
+            Before::FewLiterals
+        };
     }
 }
 

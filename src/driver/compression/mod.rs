@@ -113,7 +113,10 @@ pub fn decompress<'a>(what: &str, bytes: &'a [u8], limit: usize) -> io::Result<C
         return Ok(Cow::Borrowed(bytes));
     };
     let failed = |error: io::Error| {
-        io::Error::new(error.kind(), format!("{what}: its {compression} data cannot be unpacked: {error}"))
+        io::Error::new(
+            error.kind(),
+            format!("{what}: its {compression} data cannot be unpacked: {error}"),
+        )
     };
     let mut source = ReadAhead::new(bytes);
     let mut unpacked = Vec::new();
@@ -220,7 +223,10 @@ mod tests {
         for (tool, _) in TOOLS {
             let stream = packed(&format!("{tool} -c"), &plain);
             for cut in (8..stream.len()).step_by(101) {
-                assert!(decompress("x", &stream[..cut], 1 << 20).is_err() || tool.contains("lz4"), "{tool} {cut}");
+                assert!(
+                    decompress("x", &stream[..cut], 1 << 20).is_err() || tool.contains("lz4"),
+                    "{tool} {cut}"
+                );
             }
             for at in 8..stream.len() {
                 let mut damaged = stream.clone();
@@ -234,7 +240,10 @@ mod tests {
     fn a_bomb_is_refused_and_plain_bytes_pass() {
         let bomb = packed("head -c 3000000 /dev/zero | zstd -c", b"");
         let error = decompress("a.ko.zst", &bomb, 1 << 20).unwrap_err().to_string();
-        assert!(error.contains("a.ko.zst: unpacks to more than 1048576"), "{error}");
+        assert!(
+            error.contains("a.ko.zst: unpacks to more than 1048576"),
+            "{error}"
+        );
         assert_eq!(decompress("a.ko", b"\x7fELF", 1).unwrap(), &b"\x7fELF"[..]);
     }
 
@@ -242,7 +251,10 @@ mod tests {
     fn our_lz4_stream_is_read_by_the_tool() {
         for length in [0, 5, 100_000, (8 << 20) + 5] {
             let plain = sample(length);
-            assert!(packed("lz4 -dc", &compress_lz4_legacy(&plain)) == plain, "{length}");
+            assert!(
+                packed("lz4 -dc", &compress_lz4_legacy(&plain)) == plain,
+                "{length}"
+            );
         }
     }
 }

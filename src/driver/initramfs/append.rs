@@ -33,7 +33,10 @@ pub fn append(image: &Image, cpio: &[u8]) -> Appendix {
             }
         }
         None => {
-            let keep = image.bootconfig.as_ref().map_or(image.length, |found| found.offset);
+            let keep = image
+                .bootconfig
+                .as_ref()
+                .map_or(image.length, |found| found.offset);
             let mut bytes = zeros(keep);
             bytes.extend_from_slice(cpio);
             Appendix { keep, bytes }

@@ -43,7 +43,9 @@ fn parse(start: u64, mut bytes: Vec<u8>) -> Option<Bootconfig> {
     // The text can begin with zeros that were taken for padding.
     let zeros = size.saturating_sub(words);
     let text = bytes.get(words.saturating_sub(size)..words)?;
-    let found = text.iter().fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+    let found = text
+        .iter()
+        .fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
     if found != sum || size < words || zeros as u64 > start {
         return None;
     }

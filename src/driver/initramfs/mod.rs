@@ -84,7 +84,10 @@ pub struct Image {
 /// configuration of modprobe, and what tells how the image was made?
 fn is_kept(path: &[u8]) -> bool {
     let (folder, name) = match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash.saturating_add(1)..).unwrap_or_default()),
+        Some(slash) => (
+            path.get(..slash).unwrap_or_default(),
+            path.get(slash.saturating_add(1)..).unwrap_or_default(),
+        ),
         None => (&b""[..], path),
     };
     let folder = folder.strip_prefix(b"usr/").unwrap_or(folder);
@@ -92,7 +95,12 @@ fn is_kept(path: &[u8]) -> bool {
         return INDEX_FILES.iter().any(|file| file.as_bytes() == name);
     }
     match folder {
-        b"etc/modprobe.d" | b"lib/modprobe.d" | b"run/modprobe.d" | b"etc/modules-load.d" | b"conf" | b"conf/conf.d" => true,
+        b"etc/modprobe.d"
+        | b"lib/modprobe.d"
+        | b"run/modprobe.d"
+        | b"etc/modules-load.d"
+        | b"conf"
+        | b"conf/conf.d" => true,
         b"etc" => matches!(name, b"initrd-release" | b"modprobe.conf" | b"booster.init.yaml"),
         _ => false,
     }
@@ -207,7 +215,9 @@ impl Image {
             }
             if !start.starts_with(b"0707") {
                 let at = unpacked.position();
-                return Err(invalid(format!("at byte {at} of what it unpacks to there is neither an archive nor zeros")));
+                return Err(invalid(format!(
+                    "at byte {at} of what it unpacks to there is neither an archive nor zeros"
+                )));
             }
             entries = entries.saturating_add(self.read_archive(&mut unpacked, budget, wanted)?);
         }
@@ -261,7 +271,10 @@ impl Image {
         budget: &mut Budget,
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> io::Result<()> {
-        let kept: Vec<_> = paths.iter().filter(|path| is_kept(path) || wanted(path)).collect();
+        let kept: Vec<_> = paths
+            .iter()
+            .filter(|path| is_kept(path) || wanted(path))
+            .collect();
         if kept.is_empty() {
             return Ok(());
         }
@@ -269,7 +282,11 @@ impl Image {
         budget.contents = budget
             .contents
             .checked_sub(size.saturating_mul(kept.len()))
-            .ok_or_else(|| invalid(format!("its indexes and settings take more than {MAX_CONTENTS} bytes")))?;
+            .ok_or_else(|| {
+                invalid(format!(
+                    "its indexes and settings take more than {MAX_CONTENTS} bytes"
+                ))
+            })?;
         let contents = reader.contents()?;
         for path in kept {
             self.contents.insert(path.clone(), contents.clone());
@@ -295,7 +312,9 @@ impl Image {
 
     /// All contents that were kept, by path.
     pub fn kept(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.contents.iter().map(|(path, contents)| (&**path, &**contents))
+        self.contents
+            .iter()
+            .map(|(path, contents)| (&**path, &**contents))
     }
 
     /// Which program made it.
@@ -357,9 +376,17 @@ impl Image {
 
 /// Is the last component of `path` that of a module: ".ko", possibly with a compression behind?
 fn is_module(path: &[u8]) -> bool {
-    [&b".ko"[..], b".ko.gz", b".ko.xz", b".ko.zst", b".ko.bz2", b".ko.lzma", b".ko.lz4"]
-        .iter()
-        .any(|ending| path.ends_with(ending))
+    [
+        &b".ko"[..],
+        b".ko.gz",
+        b".ko.xz",
+        b".ko.zst",
+        b".ko.bz2",
+        b".ko.lzma",
+        b".ko.lz4",
+    ]
+    .iter()
+    .any(|ending| path.ends_with(ending))
 }
 
 fn invalid(text: String) -> io::Error {

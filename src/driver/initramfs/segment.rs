@@ -89,7 +89,12 @@ pub enum SegmentError {
 
 /// The archive that adds `addition` to `image`. `guest` are the indexes of the same kernel in the guest's root. All
 /// entries get the time `modified`, in seconds since 1970. Same arguments, same bytes.
-pub fn segment(image: &Image, guest: &ModuleIndex, addition: &Addition, modified: u32) -> Result<Segment, SegmentError> {
+pub fn segment(
+    image: &Image,
+    guest: &ModuleIndex,
+    addition: &Addition,
+    modified: u32,
+) -> Result<Segment, SegmentError> {
     let mut segment = Segment::default();
     let mut files: BTreeMap<String, AddedFile> = BTreeMap::new();
     let folder = format!("lib/modules/{}", addition.release);
@@ -97,7 +102,8 @@ pub fn segment(image: &Image, guest: &ModuleIndex, addition: &Addition, modified
     let mut modules = image.modules(&addition.release);
     for module in &addition.modules {
         let path = plain_path(&module.path);
-        let name = String::from_utf8_lossy(&crate::driver::modalias::module_of_path(path.as_bytes())).into_owned();
+        let name =
+            String::from_utf8_lossy(&crate::driver::modalias::module_of_path(path.as_bytes())).into_owned();
         if modules.iter().any(|known| known.name == name) {
             continue;
         }
@@ -132,7 +138,12 @@ pub fn segment(image: &Image, guest: &ModuleIndex, addition: &Addition, modified
         }
     }
     for file in &addition.files {
-        add(&mut files, file.path.clone(), file.permissions, file.contents.clone());
+        add(
+            &mut files,
+            file.path.clone(),
+            file.permissions,
+            file.contents.clone(),
+        );
     }
 
     let mut size = 0_usize;
@@ -189,7 +200,10 @@ fn load_list(image: &Image, load: &[String]) -> Option<(&'static str, Vec<u8>)> 
         contents.push(b'\n');
     }
     let known: Vec<&[u8]> = contents.split(|b| *b == b'\n').collect();
-    let missing: Vec<&String> = load.iter().filter(|name| !known.contains(&name.as_bytes())).collect();
+    let missing: Vec<&String> = load
+        .iter()
+        .filter(|name| !known.contains(&name.as_bytes()))
+        .collect();
     let lines: String = missing.into_iter().map(|name| format!("{name}\n")).collect();
     contents.extend_from_slice(lines.as_bytes());
     Some((path, contents))
@@ -222,7 +236,11 @@ fn directories(
                 }
                 next
             }
-            Some(found) if found.is_empty() || matches!(image.tree.get(&found), Some(Node::Directory { .. })) => found,
+            Some(found)
+                if found.is_empty() || matches!(image.tree.get(&found), Some(Node::Directory { .. })) =>
+            {
+                found
+            }
             Some(found) => return Err(in_the_way(path, &found)),
         };
     }

@@ -147,7 +147,9 @@ impl Tree {
                 for path in &paths {
                     self.nodes.insert(path.clone(), node.clone());
                 }
-            } else if let Some(Node::File { size, .. }) = names.first().and_then(|first| self.nodes.get(first)) {
+            } else if let Some(Node::File { size, .. }) =
+                names.first().and_then(|first| self.nodes.get(first))
+            {
                 let size = *size;
                 self.nodes.insert(path, Node::File { permissions, size });
                 return paths;
@@ -185,7 +187,10 @@ mod tests {
         }
         assert_eq!(entry(&mut tree, "lib", mode::LINK, "usr/lib"), 1);
         assert_eq!(entry(&mut tree, "lib/modules/a.ko", mode::FILE | 0o644, ""), 1);
-        assert_eq!(tree.resolve(b"/lib/modules/a.ko").unwrap(), b"usr/lib/modules/a.ko");
+        assert_eq!(
+            tree.resolve(b"/lib/modules/a.ko").unwrap(),
+            b"usr/lib/modules/a.ko"
+        );
         assert_eq!(entry(&mut tree, "nowhere/a", mode::FILE | 0o644, ""), 0);
         assert_eq!(entry(&mut tree, "usr/lib", mode::LINK, "/x"), 0);
         assert_eq!(tree.below(b"usr/lib").count(), 2);

@@ -85,7 +85,9 @@ impl AliasIndex {
             let Some(start) = alias.get(..*length) else {
                 break;
             };
-            let first = self.sorted.partition_point(|number| self.literal(*number) < start);
+            let first = self
+                .sorted
+                .partition_point(|number| self.literal(*number) < start);
             for number in self.sorted.iter().skip(first) {
                 if self.literal(*number) != start {
                     break;
@@ -126,7 +128,10 @@ mod tests {
             ("broken]", "nothing"),
         ];
         let index = AliasIndex::new(pairs.into_iter());
-        assert_eq!(index.lookup("pci:v00008086d00001000sv1"), ["late", "any", "exact"]);
+        assert_eq!(
+            index.lookup("pci:v00008086d00001000sv1"),
+            ["late", "any", "exact"]
+        );
         assert_eq!(index.lookup("scsi:t-0x00"), ["sd_mod"]);
         assert_eq!(index.lookup("scsi:t_0x00"), ["sd_mod"]);
         assert_eq!(index.lookup("usb:v1"), ["digits"]);

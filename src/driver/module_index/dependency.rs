@@ -1,7 +1,10 @@
 //! What must be loaded for a module, and in which order: `modules.dep`, then soft dependencies, as modprobe does it.
 
 use super::{ModuleIndex, normal_name};
-use crate::driver::{modalias::matches, modprobe::{ModprobeConfig, SoftDependency}};
+use crate::driver::{
+    modalias::matches,
+    modprobe::{ModprobeConfig, SoftDependency},
+};
 use std::collections::BTreeSet;
 
 /// Everything that some modules need.
@@ -32,7 +35,11 @@ enum Task {
 impl ModuleIndex {
     /// Everything that must be loaded for these modules or aliases, each once, dependencies first. Cycles are cut
     /// where they close. `config` adds soft dependencies and aliases of the guest.
-    pub fn dependencies<'a>(&self, names: impl IntoIterator<Item = &'a str>, config: &ModprobeConfig) -> Closure {
+    pub fn dependencies<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        config: &ModprobeConfig,
+    ) -> Closure {
         let mut closure = Closure::default();
         let mut seen = Seen::default();
         for name in names {

@@ -62,7 +62,11 @@ impl IndexFiles {
             ("modules.symbols", "modules.symbols.bin"),
             ("modules.builtin", "modules.builtin.bin"),
         ] {
-            let Some(binary) = self.0.get(binary_name).filter(|_| !self.0.contains_key(text_name)) else {
+            let Some(binary) = self
+                .0
+                .get(binary_name)
+                .filter(|_| !self.0.contains_key(text_name))
+            else {
                 continue;
             };
             let trie = Trie::parse(binary).map_err(|source| IndexError {
@@ -113,7 +117,11 @@ impl IndexFiles {
     }
 
     /// Module and rest of every line "softdep MODULE pre: A post: B" or "weakdep MODULE A".
-    pub(crate) fn directives<'a>(&'a self, name: &str, word: &'static str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pub(crate) fn directives<'a>(
+        &'a self,
+        name: &str,
+        word: &'static str,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.lines(name).filter_map(move |line| {
             let rest = line.strip_prefix(word)?.trim_start();
             rest.split_once(|c: char| c.is_ascii_whitespace())

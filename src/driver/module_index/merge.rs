@@ -40,14 +40,24 @@ pub fn merge(image: Option<&ModuleIndex>, guest: &ModuleIndex, modules: &[Indexe
     let rows = rows(image, guest, modules);
     let mut merged = MergedIndex::default();
     for row in rows.iter().filter(|row| row.source.is_none()) {
-        merged.remarks.push(format!("no index knows the module {} ({})", row.name, row.path));
+        merged
+            .remarks
+            .push(format!("no index knows the module {} ({})", row.name, row.path));
     }
     dependencies(&rows, guest, &mut merged);
     aliases(&rows, &mut merged);
     symbols(&rows, &mut merged);
     for (file, word, title) in [
-        ("modules.softdep", "softdep", "# Soft dependencies extracted from modules themselves.\n"),
-        ("modules.weakdep", "weakdep", "# Weak dependencies extracted from modules themselves.\n"),
+        (
+            "modules.softdep",
+            "softdep",
+            "# Soft dependencies extracted from modules themselves.\n",
+        ),
+        (
+            "modules.weakdep",
+            "weakdep",
+            "# Weak dependencies extracted from modules themselves.\n",
+        ),
     ] {
         let text = directives(&rows, file, word, title);
         // Only newer depmods know weak dependencies.
@@ -60,7 +70,11 @@ pub fn merge(image: Option<&ModuleIndex>, guest: &ModuleIndex, modules: &[Indexe
     merged
 }
 
-fn rows<'a>(image: Option<&'a ModuleIndex>, guest: &'a ModuleIndex, modules: &'a [IndexedModule]) -> Vec<Row<'a>> {
+fn rows<'a>(
+    image: Option<&'a ModuleIndex>,
+    guest: &'a ModuleIndex,
+    modules: &'a [IndexedModule],
+) -> Vec<Row<'a>> {
     let mut seen = BTreeSet::new();
     let mut rows: Vec<(usize, Option<u32>, Row<'a>)> = Vec::new();
     for module in modules {
@@ -103,9 +117,10 @@ fn dependencies(rows: &[Row<'_>], guest: &ModuleIndex, merged: &mut MergedIndex)
                     line.push(' ');
                     line.push_str(path);
                 } else if !guest.is_builtin(&needed.name) {
-                    merged
-                        .remarks
-                        .push(format!("{} needs {}, which the image does not hold", row.name, needed.name));
+                    merged.remarks.push(format!(
+                        "{} needs {}, which the image does not hold",
+                        row.name, needed.name
+                    ));
                 }
             }
         }
@@ -122,7 +137,9 @@ fn binary(merged: &mut MergedIndex, name: &'static str, trie: &Trie) {
         Some(bytes) => {
             merged.files.insert(name, bytes);
         }
-        None => merged.remarks.push(format!("{name} would be larger than 256 MiB and was left out")),
+        None => merged
+            .remarks
+            .push(format!("{name} would be larger than 256 MiB and was left out")),
     }
 }
 
@@ -242,7 +259,11 @@ fn of_kernel(guest: &ModuleIndex, merged: &mut MergedIndex) {
     }
     for (source, name, trie) in [
         ("modules.builtin", "modules.builtin.bin", names),
-        ("modules.builtin.modinfo", "modules.builtin.alias.bin", builtin_aliases),
+        (
+            "modules.builtin.modinfo",
+            "modules.builtin.alias.bin",
+            builtin_aliases,
+        ),
     ] {
         if let Some(bytes) = trie.to_bytes().filter(|_| guest.files.get(source).is_some()) {
             merged.of_kernel.insert(name, bytes);

@@ -73,7 +73,10 @@ impl ModuleIndex {
     /// binary twin if that was given. Fails on a binary that is damaged and on one file too large to be true.
     pub fn new(mut files: IndexFiles) -> Result<Self, IndexError> {
         for name in INDEX_FILES.iter().chain(&BINARY_INDEX_FILES) {
-            if files.get(name).is_some_and(|contents| contents.len() > MAX_INDEX_FILE) {
+            if files
+                .get(name)
+                .is_some_and(|contents| contents.len() > MAX_INDEX_FILE)
+            {
                 return Err(IndexError {
                     file: name,
                     source: format!("larger than {MAX_INDEX_FILE} bytes, which no kernel's is").into(),
@@ -204,7 +207,11 @@ fn parse_dependencies(files: &IndexFiles) -> Result<Vec<Module>, IndexError> {
     if lines.len() > MAX_MODULES {
         return Err(IndexError {
             file: "modules.dep",
-            source: format!("lists {} modules, more than the {MAX_MODULES} that are possible", lines.len()).into(),
+            source: format!(
+                "lists {} modules, more than the {MAX_MODULES} that are possible",
+                lines.len()
+            )
+            .into(),
         });
     }
     let numbers: HashMap<&str, u32> = lines.iter().map(|(path, _)| *path).zip(0..).collect();

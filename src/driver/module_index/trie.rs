@@ -1,8 +1,9 @@
 //! The binary indexes of kmod (`modules.dep.bin`, `modules.alias.bin`, …; the comment that opens kmod's
 //! libkmod/libkmod-index.c describes them): a radix tree of keys, each with values in order of priority.
 //!
-//! A file is a magic, a version and the root's offset, then nodes, parents before children. Numbers are big-endian.
-//! An offset's upper four bits say which fields the node has: a prefix, children, values.
+//! A file is a magic, a version and the root's offset, then nodes: children before their parents as depmod wrote them
+//! for long, or after them as kmod's newest does. Numbers are big-endian. An offset's upper four bits say which fields
+//! the node has: a prefix, children, values.
 
 use crate::disk::field::{self, u8_at, u32_be};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ const OFFSET: u32 = 0x0fff_ffff;
 const CHARACTERS: u8 = 128;
 /// kmod keeps names in buffers of `PATH_MAX`.
 const MAX_KEY: usize = 4096;
+/// All keys and values together: ten times those of a kernel with everything as a module.
+const MAX_TEXT: usize = 64 << 20;
 
 /// Why a binary index cannot be read.
 #[derive(Debug, Error)]
@@ -26,7 +29,9 @@ pub enum TrieError {
     #[error(transparent)]
     Truncated(#[from] field::Truncated),
     /// Another file, or another version.
-    #[error("begins with {0:08x} {1:08x}; a kmod index begins with b007f457 00020001: run depmod in the guest")]
+    #[error(
+        "begins with {0:08x} {1:08x}; a kmod index begins with b007f457 00020001: run depmod in the guest"
+    )]
     Foreign(u32, u32),
     /// A node points backwards or nowhere.
     #[error("the node at byte {0} is damaged: run depmod in the guest")]
@@ -67,14 +72,20 @@ impl Trie {
     /// The file, as depmod would write it. `None` if it would be larger than its offsets can say (256 MiB).
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
         let entries: Vec<_> = self.0.iter().map(|(key, values)| (&**key, &**values)).collect();
-        let nodes = nodes(&entries)?;
+        let mut nodes = nodes(&entries)?;
         let mut bytes = Vec::new();
         bytes.extend_from_slice(&MAGIC.to_be_bytes());
         bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&nodes.first()?.reference()?.to_be_bytes());
-        for node in &nodes {
-            node.write(&nodes, &mut bytes)?;
+        bytes.extend_from_slice(&[0; 4]);
+        for index in post_order(&nodes) {
+            let offset = u32::try_from(bytes.len())
+                .ok()
+                .filter(|offset| *offset <= OFFSET)?;
+            nodes.get(index)?.write(&nodes, &mut bytes)?;
+            let node = nodes.get_mut(index)?;
+            node.reference = offset | node.flags();
         }
+        field::put_u32_be(&mut bytes, 8, nodes.first()?.reference).ok()?;
         Some(bytes)
     }
 
@@ -85,21 +96,22 @@ impl Trie {
             return Err(TrieError::Foreign(magic, version));
         }
         let mut trie = Self::default();
-        let mut pending = vec![(Vec::new(), u32_be(file, 8)?, 11)];
-        // Every node takes a byte at least; more nodes than bytes would mean that nodes are shared.
-        let mut budget = file.len();
-        while let Some((mut key, reference, parent)) = pending.pop() {
+        let mut pending = vec![(Vec::new(), u32_be(file, 8)?)];
+        // Every node takes a byte at least; more nodes than bytes would mean that nodes are shared, or go round.
+        let mut nodes = file.len();
+        let mut budget = MAX_TEXT;
+        while let Some((mut key, reference)) = pending.pop() {
             let start = usize::try_from(reference & OFFSET).unwrap_or(usize::MAX);
-            // Children stand behind their parents, so this cannot go round.
-            if start <= parent || key.len() > MAX_KEY {
-                return Err(TrieError::Node(parent));
-            }
+            nodes = nodes.checked_sub(1).ok_or(TrieError::Node(start))?;
             let mut at = start;
             if reference & HAS_PREFIX != 0 {
                 let prefix = text_at(file, &mut at)?;
                 key.extend_from_slice(prefix);
             }
-            budget = budget.checked_sub(key.len().max(1)).ok_or(TrieError::Node(start))?;
+            if key.len() > MAX_KEY {
+                return Err(TrieError::Node(start));
+            }
+            budget = budget.checked_sub(key.len()).ok_or(TrieError::Node(start))?;
             if reference & HAS_CHILDREN != 0 {
                 let (first, last) = (u8_at(file, at)?, u8_at(file, at.saturating_add(1))?);
                 if first > last || last >= CHARACTERS {
@@ -112,7 +124,7 @@ impl Trie {
                     if child != 0 {
                         let mut key = key.clone();
                         key.push(character);
-                        pending.push((key, child, start));
+                        pending.push((key, child));
                     }
                 }
             }
@@ -125,7 +137,7 @@ impl Trie {
                     at = at.saturating_add(4);
                     let text = text_at(file, &mut at)?.to_vec();
                     budget = budget
-                        .checked_sub(text.len().saturating_add(5))
+                        .checked_sub(text.len().saturating_add(size_of::<Value>()))
                         .ok_or(TrieError::Node(start))?;
                     values.push(Value { priority, text });
                 }
@@ -151,16 +163,16 @@ struct Node<'a> {
     values: &'a [Value],
     /// Character and index of each child.
     children: Vec<(u8, usize)>,
-    offset: usize,
+    /// Its offset with the flags of its fields, once it is written.
+    reference: u32,
 }
 
 /// Keys in ascending order, with their values.
 type Entries<'a> = [(&'a [u8], &'a [Value])];
 
-/// The tree over `entries`, in the order of the file: every node before its children, children by character.
-fn nodes<'a>(entries: &[(&'a [u8], &'a [Value])]) -> Option<Vec<Node<'a>>> {
+/// The tree over `entries`, its root first; children are in order of their characters.
+fn nodes<'a>(entries: &Entries<'a>) -> Option<Vec<Node<'a>>> {
     let mut nodes: Vec<Node<'a>> = Vec::new();
-    let mut offset = 12_usize;
     // Entries of a subtree, length of the key above it, and who points to it by which character. The root has no
     // prefix, even if all keys begin alike.
     let mut pending: Vec<(&Entries<'a>, usize, Option<(usize, u8)>)> = vec![(entries, 0, None)];
@@ -191,35 +203,40 @@ fn nodes<'a>(entries: &[(&'a [u8], &'a [Value])]) -> Option<Vec<Node<'a>>> {
             groups.push((group, depth.checked_add(1)?, Some((index, character))));
             rest = others;
         }
-        node.offset = offset;
-        let (first, last) = (groups.first(), groups.last());
-        let span = match (first.and_then(|g| g.2), last.and_then(|g| g.2)) {
-            (Some((_, first)), Some((_, last))) => 2 + 4 * (usize::from(last - first) + 1),
-            _ => 0,
-        };
-        let prefix = if node.prefix.is_empty() { 0 } else { node.prefix.len() + 1 };
-        let values = node.values.iter().map(|value| 5 + value.text.len()).sum::<usize>();
-        offset = offset + span + prefix + values + if node.values.is_empty() { 0 } else { 4 };
         nodes.push(node);
         pending.extend(groups.into_iter().rev());
     }
-    (offset <= OFFSET as usize).then_some(nodes)
+    Some(nodes)
+}
+
+/// Every node after its children.
+fn post_order(nodes: &[Node<'_>]) -> Vec<usize> {
+    // Parents before children, the last child first: read backwards, that is the order wanted.
+    let mut order = Vec::with_capacity(nodes.len());
+    let mut pending = vec![0];
+    while let Some(index) = pending.pop() {
+        order.push(index);
+        let children = nodes.get(index).map(|node| &*node.children).unwrap_or_default();
+        pending.extend(children.iter().map(|(_, child)| *child));
+    }
+    order.reverse();
+    order
 }
 
 impl Node<'_> {
-    /// Its offset with the flags of its fields.
-    fn reference(&self) -> Option<u32> {
-        let mut reference = u32::try_from(self.offset).ok()?;
+    /// Which fields it has.
+    fn flags(&self) -> u32 {
+        let mut flags = 0;
         for (present, flag) in [
             (!self.prefix.is_empty(), HAS_PREFIX),
             (!self.values.is_empty(), HAS_VALUES),
             (!self.children.is_empty(), HAS_CHILDREN),
         ] {
             if present {
-                reference |= flag;
+                flags |= flag;
             }
         }
-        Some(reference)
+        flags
     }
 
     fn write(&self, nodes: &[Node<'_>], bytes: &mut Vec<u8>) -> Option<()> {
@@ -233,7 +250,7 @@ impl Node<'_> {
             for character in *first..=*last {
                 let child = children.next_if(|(its, _)| *its == character);
                 let reference = match child {
-                    Some((_, index)) => nodes.get(*index)?.reference()?,
+                    Some((_, index)) => nodes.get(*index)?.reference,
                     None => 0,
                 };
                 bytes.extend_from_slice(&reference.to_be_bytes());
@@ -257,7 +274,10 @@ mod tests {
 
     fn sample() -> Trie {
         let mut trie = Trie::default();
-        for (priority, key) in ["once", "on", "ask", "ate", "one", "on", "zebra", "a-long-tail"].iter().enumerate() {
+        for (priority, key) in ["once", "on", "ask", "ate", "one", "on", "zebra", "a-long-tail"]
+            .iter()
+            .enumerate()
+        {
             assert!(trie.insert(key.as_bytes(), priority as u32, b"value"));
         }
         trie
@@ -268,7 +288,10 @@ mod tests {
         let trie = sample();
         assert_eq!(Trie::parse(&trie.to_bytes().unwrap()).unwrap(), trie);
         let empty = Trie::default();
-        assert_eq!(empty.to_bytes().unwrap(), [0xb0, 7, 0xf4, 0x57, 0, 2, 0, 1, 0, 0, 0, 12]);
+        assert_eq!(
+            empty.to_bytes().unwrap(),
+            [0xb0, 7, 0xf4, 0x57, 0, 2, 0, 1, 0, 0, 0, 12]
+        );
         assert!(!Trie::default().insert("ü".as_bytes(), 0, b""));
     }
 

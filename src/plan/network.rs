@@ -273,13 +273,14 @@ fn ports<'a>(facts: Facts<'a>, count: usize, draft: &mut Draft) -> Vec<&'a Netwo
         )),
     }
     let driver = best.and_then(|best| facts.driver(kernel, DeviceRole::Network, best));
-    for firmware in driver
+    let missing = driver
         .map(|driver| driver.missing_firmware.as_slice())
-        .unwrap_or_default()
-    {
+        .unwrap_or_default();
+    if !missing.is_empty() {
         draft.warn(format!(
-            "{} wants the firmware file {firmware}, which the system does not have",
-            port.model
+            "the driver of {} may want firmware that the system does not have: {}",
+            port.model,
+            enumeration(missing)
         ));
     }
     vec![port; count]

@@ -85,3 +85,6 @@ impl Ext4Error {
         disk::Error::new(self.kind(), label, self)
     }
 }
+
+/// What parsing a structure gives: it does not know which volume the bytes are from.
+pub(super) type Parsed<T> = Result<T, Ext4Error>;

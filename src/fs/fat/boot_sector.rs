@@ -1,7 +1,7 @@
 //! The boot sector with its BIOS parameter block (Microsoft FAT specification 1.03, "Boot Sector and BPB"), the
 //! geometry that follows from it, and the `FSInfo` sector.
 
-use crate::disk::field::{Truncated, array_at, bytes_at, u8_at, u16_le, u32_le};
+use crate::disk::field::{Truncated, bytes_at, u8_at, u16_le, u32_le};
 use std::ops::Range;
 
 /// Width of an entry of the file allocation table.
@@ -37,8 +37,8 @@ pub(super) struct BootSector {
     /// Offset of the byte whose bit 0 says "was not unmounted".
     pub(super) state: u64,
     pub(super) volume_id: Option<u32>,
-    /// As on disk: 11 bytes, padded with spaces.
-    pub(super) label: Option<[u8; 11]>,
+    /// What the table's first byte is too.
+    pub(super) media: u8,
 }
 
 /// Why a sector that looks like a FAT boot sector cannot be used.
@@ -193,11 +193,7 @@ impl BootSector {
             } else {
                 None
             },
-            label: if signature == EXTENDED[1] {
-                Some(array_at(sector, extension + 7)?)
-            } else {
-                None
-            },
+            media: u8_at(sector, 21)?,
         })
     }
 

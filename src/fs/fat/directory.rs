@@ -143,14 +143,14 @@ impl Directory {
     }
 }
 
-/// A label without its padding; `None` for an empty one and for "NO NAME".
-pub(super) fn label_text(label: &[u8; 11]) -> Option<String> {
+/// A label without its padding; `None` for an empty one.
+fn label_text(label: &[u8; 11]) -> Option<String> {
     let text: String = label
         .iter()
         .map(|byte| super::directory_entry::oem_character(*byte))
         .collect();
     let text = text.trim_end_matches([' ', '\0']);
-    (!text.is_empty() && text != "NO NAME").then(|| text.to_owned())
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 impl FatFileSystem {

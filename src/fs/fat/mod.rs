@@ -73,6 +73,7 @@ impl FatFileSystem {
             hint: 2,
             remarks: Vec::new(),
         };
+        // The label that counts, also for `LABEL=`, is the root directory's; the boot sector's is a leftover.
         let label = fat.directory_at(fat.boot.root_cluster)?.label(fat.large());
         fat.identity = identity(&fat.boot, label);
         Ok(Some(fat))
@@ -135,6 +136,38 @@ pub(super) fn identify(disk: &Arc<dyn Disk>) -> Result<Option<Identity>> {
     Ok(FatFileSystem::open(disk.clone())?.map(|fat| fat.identity))
 }
 
+/// How sure it is that a volume is FAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    None,
+    /// The boot sector looks like it.
+    BootSector,
+    /// And the table begins with the media byte that the boot sector has (specification, "FAT[0]").
+    BootSectorAndTable,
+}
+
+/// How sure it is that `disk` is FAT.
+pub(super) fn evidence(disk: &dyn Disk) -> Result<Evidence> {
+    let mut sector = [0; BOOT_SECTOR];
+    if disk.size() < BOOT_SECTOR as u64 {
+        return Ok(Evidence::None);
+    }
+    disk.read_at(0, &mut sector)?;
+    if !boot_sector::looks_like_fat(&sector) {
+        return Ok(Evidence::None);
+    }
+    let Ok(boot) = BootSector::parse(&sector, disk.size()) else {
+        return Ok(Evidence::BootSector);
+    };
+    let mut first = [0; 2];
+    disk.read_at(boot.table_start, &mut first)?;
+    Ok(if first == [boot.media, 0xff] {
+        Evidence::BootSectorAndTable
+    } else {
+        Evidence::BootSector
+    })
+}
+
 fn read_boot_sector(disk: &dyn Disk) -> Result<Option<BootSector>> {
     let mut sector = [0; BOOT_SECTOR];
     if disk.size() < BOOT_SECTOR as u64 {
@@ -157,7 +190,7 @@ fn identity(boot: &BootSector, label: Option<String>) -> Identity {
     Identity {
         kind: "vfat".into(),
         uuid: id.map(|id| format!("{:04X}-{:04X}", id >> 16, id & 0xffff)),
-        label: label.or_else(|| boot.label.as_ref().and_then(directory::label_text)),
+        label,
     }
 }
 

@@ -37,11 +37,6 @@ impl MemoryTree {
         tree
     }
 
-    pub(crate) fn label(mut self, label: &str) -> Self {
-        self.identity.label = Some(label.into());
-        self
-    }
-
     /// A regular file; missing folders are made.
     pub(crate) fn file(mut self, path: &str, contents: impl AsRef<[u8]>) -> Self {
         let node = self.make(path, mode::FILE | 0o644);

@@ -1,5 +1,12 @@
 //! Adding drivers to initramfs images: judged by depmod and modprobe, by cpio and by the tools of initramfs-tools.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use rehome::driver::{
     initramfs::{self, AddedModule, Addition, Generator, Image},
     modprobe::ModprobeConfig,

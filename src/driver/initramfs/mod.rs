@@ -14,7 +14,7 @@ pub use tree::Node;
 
 use super::{
     compression::{Compression, unpack},
-    cpio::Reader,
+    cpio::{Reader, padding},
     modalias::module_of_path,
     module_index::{INDEX_FILES, IndexError, IndexFiles, IndexedModule, ModuleIndex},
     read_ahead::ReadAhead,
@@ -143,7 +143,7 @@ impl Image {
                 image.bootconfig = Some(bootconfig::read(&mut source).map_err(failed(offset))?);
                 break;
             };
-            if compression == Compression::None && offset % 4 != 0 {
+            if compression == Compression::None && padding(offset) != 0 {
                 image.remark(format!(
                     "the archive at byte {offset} does not begin on a multiple of four: the kernel does not unpack it"
                 ));

@@ -31,12 +31,15 @@ pub enum Node {
     Special,
 }
 
+/// Number and device: what tells files of an archive apart.
+type Inode = (u32, (u32, u32));
+
 /// Paths without a leading slash and without symbolic links in their folders.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// Inode and device of files with several names in the archive that is being read, with all their paths.
-    links: BTreeMap<(u32, (u32, u32)), Vec<Vec<u8>>>,
+    links: BTreeMap<Inode, Vec<Vec<u8>>>,
 }
 
 /// The components of a path, without empty ones and `.`.
@@ -133,10 +136,9 @@ impl Tree {
         };
         // A directory that is not empty cannot be removed: then what should replace it is dropped.
         let is_directory = matches!(node, Node::Directory { .. });
-        if matches!(self.get(&path), Some(Node::Directory { .. })) && !is_directory {
-            if self.below(&path).next().is_some() {
-                return Vec::new();
-            }
+        let over_directory = matches!(self.get(&path), Some(Node::Directory { .. })) && !is_directory;
+        if over_directory && self.below(&path).next().is_some() {
+            return Vec::new();
         }
         let mut paths = vec![path.clone()];
         if header.links > 1 && matches!(node, Node::File { .. }) {

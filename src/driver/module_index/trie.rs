@@ -170,12 +170,14 @@ struct Node<'a> {
 /// Keys in ascending order, with their values.
 type Entries<'a> = [(&'a [u8], &'a [Value])];
 
+/// Its entries, the length of the key above it, and who points to it by which character.
+type Subtree<'a, 'b> = (&'b Entries<'a>, usize, Option<(usize, u8)>);
+
 /// The tree over `entries`, its root first; children are in order of their characters.
 fn nodes<'a>(entries: &Entries<'a>) -> Option<Vec<Node<'a>>> {
     let mut nodes: Vec<Node<'a>> = Vec::new();
-    // Entries of a subtree, length of the key above it, and who points to it by which character. The root has no
-    // prefix, even if all keys begin alike.
-    let mut pending: Vec<(&Entries<'a>, usize, Option<(usize, u8)>)> = vec![(entries, 0, None)];
+    // The root has no prefix, even if all keys begin alike.
+    let mut pending: Vec<Subtree<'a, '_>> = vec![(entries, 0, None)];
     while let Some((entries, above, parent)) = pending.pop() {
         let index = nodes.len();
         let mut node = Node::default();

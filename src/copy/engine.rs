@@ -223,10 +223,13 @@ impl Job<'_> {
     /// One thread: takes work until there is none, or until somebody failed.
     fn work(&self) -> Result<()> {
         let outcome = self.work_until_stopped();
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             self.stopped.store(true, Ordering::Release);
-            if let Some(target) = &self.target {
-                target.sink.abort();
+            // Who is cancelled has delivered all that it was handed: nobody waits, and a last checkpoint is possible.
+            if error.kind != Kind::Cancelled
+                && let Some(target) = &self.target
+            {
+                target.sink.abandon();
             }
         }
         outcome
@@ -244,7 +247,11 @@ impl Job<'_> {
             let mut bytes = Bytes::default();
             let run = match work {
                 Work::Known { first, count, hash } => {
-                    bytes.known = length(&self.range(first, count));
+                    let range = self.range(first, count);
+                    bytes.known = length(&range);
+                    if let Some(target) = &self.target {
+                        target.sink.keep(range)?;
+                    }
                     Run { first, count, hash }
                 }
                 Work::Skip { first, count } => {

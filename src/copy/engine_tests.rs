@@ -52,6 +52,10 @@ impl Sink for Brittle {
         assert!(!range.is_empty());
         Ok(())
     }
+    fn keep(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
+
     fn checkpoint(&self) -> Result<()> {
         for (offset, bytes) in lock(&self.pending).drain(..) {
             self.durable.write_at(offset, &bytes)?;
@@ -246,13 +250,16 @@ fn a_sink_that_only_goes_forward_is_woken_when_another_thread_fails() {
         fn skip(&self, range: Range<u64>) -> Result<()> {
             self.take(range)
         }
+        fn keep(&self, range: Range<u64>) -> Result<()> {
+            self.take(range)
+        }
         fn checkpoint(&self) -> Result<()> {
             Ok(())
         }
         fn finish(&self) -> Result<()> {
             Ok(())
         }
-        fn abort(&self) {
+        fn abandon(&self) {
             lock(&self.next).1 = true;
             self.moved.notify_all();
         }
@@ -331,6 +338,9 @@ fn a_unit_that_does_not_divide_a_chunk_is_refused() {
             Ok(())
         }
         fn skip(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
             Ok(())
         }
         fn checkpoint(&self) -> Result<()> {

@@ -3,27 +3,30 @@
 use super::{Disk, Result};
 use std::{ops::Range, sync::Arc};
 
-/// Takes a whole disk, piece by piece.
-///
-/// A copy that is resumed neither puts nor skips what was recorded after an earlier checkpoint; what was put
-/// after that checkpoint comes again, byte for byte the same. A sink over a container file therefore keeps all that it needs in
-/// the container: at each checkpoint the file describes itself.
+/// Takes a whole disk, piece by piece. [`Sink::put`], [`Sink::skip`] and [`Sink::keep`] together cover every byte
+/// of it exactly once. They may be called from many threads, but their ranges are handed out to those threads in
+/// ascending order, and a bounded number is in flight: so a sink may hold a caller until all lower ranges have
+/// arrived, to decide places in the order of the disk and not of arrival. A caller must therefore never wait for a
+/// higher range before it has delivered its own, and who cannot deliver one calls [`Sink::abandon`].
 pub trait Sink: Send + Sync {
-    /// Every `put` begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
+    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
     fn unit(&self) -> u32;
-    /// Writes data; may be called from many threads. Compresses on the calling thread. Chunks are handed out in
-    /// ascending order; a forward-only sink holds a caller until the lower ones are in.
+    /// Writes data. Compresses on the calling thread.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;
-    /// `range` is zeros. With `put` it covers the whole disk, once.
+    /// `range` is zeros.
     fn skip(&self, range: Range<u64>) -> Result<()>;
-    /// All puts and skips that had returned before this was called survive a power cut: only now may the ledger
-    /// record them. Other threads may put meanwhile.
+    /// `range` is there already from an earlier run that was resumed: the ledger says that a checkpoint had made it
+    /// lasting. Only of a sink that was opened to resume; another refuses it.
+    fn keep(&self, range: Range<u64>) -> Result<()>;
+    /// All that came before survives a power cut: only now may the ledger record it. Covers every call that had
+    /// returned before this one began; others may go on meanwhile.
     fn checkpoint(&self) -> Result<()>;
+    /// A range will never come, because it could not be read or the job was cancelled: everybody who is held in
+    /// [`Sink::put`], [`Sink::skip`] or [`Sink::keep`] returns with `Kind::Cancelled`, and so does every later call.
+    /// What a checkpoint has made lasting stays. Calls of its own that fail do this by themselves.
+    fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;
-    /// The copy has failed elsewhere: callers that are held, and all that come later, get an error
-    /// ([`Kind::Cancelled`](super::Kind)) instead of waiting for what will not come.
-    fn abort(&self) {}
 }
 
 /// A [`Disk`] as a [`Sink`]: a raw file, a block device, an image that is written at random.
@@ -59,6 +62,10 @@ impl Sink for DiskSink {
         } else {
             self.disk.write_zeros(range)
         }
+    }
+
+    fn keep(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
     }
 
     fn checkpoint(&self) -> Result<()> {

@@ -29,11 +29,14 @@ mod inode;
 mod inode_edit;
 mod map_edit;
 mod superblock;
+mod witness;
 mod xattr;
 mod xattr_edit;
 
 use super::{Node, Result};
 use crate::disk::{self, Disk};
+pub use witness::Ext4View;
+
 use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;

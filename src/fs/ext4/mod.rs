@@ -20,6 +20,7 @@ mod hash;
 mod htree;
 mod inline_data;
 mod inode;
+mod journal;
 mod superblock;
 mod xattr;
 
@@ -54,21 +55,24 @@ impl Ext4 {
     /// can't be, with [`disk::Kind::Unsupported`] for features that are not known, with [`disk::Kind::Unsafe`] for a
     /// journal that can't be replayed.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
-        let superblock = read_superblock(&*disk)?;
-        if superblock.needs_recovery() {
-            return Err(Ext4Error::Unsafe(
-                "its journal has to be replayed first; mount and unmount it, or run `e2fsck -f`, on a copy"
-                    .to_owned(),
-            )
-            .on(disk.label()));
+        let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+        if ext4.superblock.needs_recovery() {
+            let said = journal::recover(&ext4)?;
+            ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+            ext4.recovered.extend(said);
         }
-        Ok(Self {
+        Ok(ext4)
+    }
+
+    /// Nothing is read or changed yet.
+    fn over(disk: Arc<dyn Disk>, superblock: Superblock) -> Self {
+        Self {
             disk,
             superblock,
             cache: RefCell::default(),
             changed_groups: BTreeMap::new(),
             recovered: Vec::new(),
-        })
+        }
     }
 
     // Errors: every one says of which volume, and where it can, of which inode and byte.

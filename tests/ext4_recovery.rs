@@ -146,30 +146,40 @@ fn transactions_that_debugfs_wrote_are_replayed_in_every_format() {
             let first = payload(folder.path(), size, 300, 1);
             let second = payload(folder.path(), size, 10, 2);
             let third = payload(folder.path(), size, 5, 3);
-            // The second writes over some of the first and revokes others; the third brings one of those back; the
-            // fourth was not committed.
+            // The second writes over some of the first, the third revokes others, the fourth brings some of those
+            // back, the fifth was not committed.
+            // Checksums of versions 2 and 3 need metadata_csum; without it debugfs takes version 1, and gets that wrong
+            // for a transaction that only revokes (the kernel refuses it too).
+            let old = !open_options.is_empty()
+                && (options[1] == "ext3" || options.contains(&"^64bit,^metadata_csum"));
+            let revoke = !(old || open_options == "-c");
             let script = format!(
-                "jo {open_options}\njw -b {} {first}\njw -b {} -r {} {second}\njw -b {} {third}\njw -c -b {} {third}\njc\n",
+                "jo {open_options}\njw -b {} {first}\njw -b {} {second}\n{}jw -b {} {third}\njw -c -b {} {third}\njc\n",
                 list(FREE..FREE + 300),
                 list(FREE + 5..FREE + 15),
-                list((FREE + 20..FREE + 40).chain(FREE + 1..FREE + 3)),
+                if revoke {
+                    format!(
+                        "jw -r {}\n",
+                        list((FREE + 20..FREE + 40).chain(FREE + 1..FREE + 3))
+                    )
+                } else {
+                    String::new()
+                },
                 list(FREE + 30..FREE + 35),
                 list(FREE + 100..FREE + 105),
             );
             debugfs(&image, &script);
             let said = replay_and_compare(&image);
-            assert_eq!(said.len(), 1, "{options:?} {open_options}: {said:?}");
-            assert!(
-                said[0].starts_with("journal replayed: 3 transactions"),
-                "{said:?}"
-            );
+            let (transactions, blocks) = if revoke { (4, 293) } else { (3, 315) };
+            let expected = format!("journal replayed: {transactions} transactions, {blocks} blocks");
+            assert_eq!(said, [expected], "{options:?} {open_options}");
             fsck(&image);
             // Not what was revoked, and what was there before stays.
             let mut block = vec![0; size];
             let file = File::open(&image).unwrap();
             file.read_exact_at(&mut block, (FREE + 21) * size as u64).unwrap();
             assert!(
-                block.iter().all(|b| *b == 0),
+                !revoke || block.iter().all(|b| *b == 0),
                 "{options:?} {open_options}: a revoked block was written"
             );
             file.read_exact_at(&mut block, (FREE + 32) * size as u64).unwrap();

@@ -5,7 +5,7 @@ use crate::{
     fs::{GuestPath, Result, Witness},
 };
 use ext4_view::{Ext4, Ext4Error, Ext4Read, Path};
-use std::{error, io::Read, sync::Arc};
+use std::{error, sync::Arc};
 
 /// `ext4-view` on a volume.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Witness for Ext4View {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER];
         loop {
-            let count = file.read(&mut buffer).map_err(|error| Error::io(&*self.label, error))?;
+            let count = file.read_bytes(&mut buffer).map_err(|error| self.error(path, &error))?;
             if count == 0 {
                 return Ok(Some(Digest(*hasher.finalize().as_bytes())));
             }

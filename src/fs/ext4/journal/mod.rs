@@ -45,6 +45,7 @@ pub(super) fn recover(ext4: &Ext4) -> Result<Vec<String>> {
     if fs.journal_device != 0 {
         return refused("names a journal of its own and one on another device; run `e2fsck -f` on a copy");
     }
+    ext4.check_mounted_elsewhere()?;
     let inode = ext4.inode(fs.journal_inode)?;
     if !inode.is_file() || inode.links() == 0 {
         return Err(ext4.damaged_inode(inode.number, "is to hold the journal, but is no file in use"));

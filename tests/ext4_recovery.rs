@@ -235,3 +235,294 @@ fn a_damaged_journal_is_refused_and_nothing_is_written() {
         }
     }
 }
+
+/// A mounted image; unmounted at the end, whatever happens.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(image: &Path, options: &str) -> Self {
+        let point = image.with_extension("mounted");
+        std::fs::create_dir_all(&point).unwrap();
+        must(
+            "mount",
+            &[
+                "-t",
+                "ext4",
+                "-o",
+                &format!("loop,{options}"),
+                image.to_str().unwrap(),
+                point.to_str().unwrap(),
+            ],
+        );
+        Self(point)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = run("umount", &[self.0.to_str().unwrap()]);
+    }
+}
+
+/// Only root may mount.
+fn may_mount() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: mounting needs root");
+    }
+    root
+}
+
+/// Works on a mounted image and gives a copy of it as a power cut would leave it: after `work` has been written out.
+fn power_cut(image: &Path, options: &str, work: impl FnOnce(&Path)) -> PathBuf {
+    let copy = image.with_extension("copy");
+    let mounted = Mounted::new(image, options);
+    work(&mounted.0);
+    must("sync", &["-f", mounted.0.to_str().unwrap()]);
+    std::fs::copy(image, &copy).unwrap();
+    copy
+}
+
+const REAL: [&[&str]; 6] = [
+    &["-t", "ext4"],
+    &["-t", "ext4", "-b", "1024", "-O", "^64bit,^metadata_csum"],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "2048",
+        "-O",
+        "orphan_file,metadata_csum_seed,inline_data",
+    ],
+    &[
+        "-t",
+        "ext4",
+        "-O",
+        "orphan_file,fast_commit,ea_inode",
+        "-I",
+        "512",
+    ],
+    &["-t", "ext3", "-b", "1024"],
+    &["-t", "ext3", "-I", "128"],
+];
+
+#[test]
+fn what_a_kernel_left_after_a_power_cut_is_whole_again() {
+    if !may_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    const MOUNTS: [&str; 4] = [
+        "data=ordered",
+        "data=journal",
+        "data=writeback,journal_async_commit",
+        "journal_checksum",
+    ];
+    for (index, options) in REAL.into_iter().enumerate() {
+        // Two ways for each: in all, every one of them with and without checksums of metadata.
+        for mount in [MOUNTS[index % 4], MOUNTS[(index + 1) % 4]] {
+            let image = make(folder.path(), 64, options);
+            let copy = power_cut(&image, mount, |point| {
+                std::fs::create_dir(point.join("etc")).unwrap();
+                for index in 0..200 {
+                    let name = point.join(format!("etc/file-{index}"));
+                    std::fs::write(name, vec![index as u8; index * 37]).unwrap();
+                }
+                must("sync", &["-f", point.to_str().unwrap()]);
+                for index in (0..200).step_by(3) {
+                    std::fs::remove_file(point.join(format!("etc/file-{index}"))).unwrap();
+                }
+                std::fs::create_dir(point.join("later")).unwrap();
+                for index in 0..50 {
+                    std::fs::write(
+                        point.join(format!("later/{index}")),
+                        [0xc0, 0x3b, 0x39, 0x98, 1, 2],
+                    )
+                    .unwrap();
+                }
+            });
+            let said = replay_and_compare(&copy);
+            assert!(
+                said.len() == 1 && said[0].starts_with("journal replayed: "),
+                "{options:?} {mount}: {said:?}"
+            );
+            fsck(&copy);
+            let fs = open(&copy).unwrap();
+            assert!(fs.recovered().is_empty());
+            let etc = fs.lookup(fs.root(), b"etc").unwrap().unwrap();
+            let (mut files, mut buffer) = (0, vec![0; 10_000]);
+            for index in 0..200 {
+                let found = fs.lookup(etc, format!("file-{index}").as_bytes()).unwrap();
+                assert_eq!(found.is_some(), index % 3 != 0, "{options:?} {mount}");
+                if let Some(node) = found {
+                    let count = fs.read_at(node, 0, &mut buffer).unwrap();
+                    assert!(count == index * 37 && buffer[..count].iter().all(|b| *b == index as u8));
+                    files += 1;
+                }
+            }
+            assert_eq!(files, 133);
+            let later = fs.lookup(fs.root(), b"later").unwrap().unwrap();
+            let node = fs.lookup(later, b"49").unwrap().unwrap();
+            assert_eq!(fs.read_at(node, 0, &mut buffer).unwrap(), 6);
+            assert_eq!(buffer[..4], [0xc0, 0x3b, 0x39, 0x98]);
+        }
+    }
+}
+
+#[test]
+fn files_that_were_deleted_while_open_are_gone_afterwards() {
+    if !may_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for options in REAL {
+        let image = make(folder.path(), 64, options);
+        let mut held = Vec::new();
+        let copy = power_cut(&image, "user_xattr", |point| {
+            for (index, size) in [0, 10, 100, 5000, 100_000, 3_000_000].into_iter().enumerate() {
+                let path = point.join(format!("held-{index}"));
+                std::fs::write(&path, vec![7; size]).unwrap();
+                rustix::fs::setxattr(&path, "user.note", &[b'x'; 600], rustix::fs::XattrFlags::empty())
+                    .unwrap();
+                held.push(File::open(&path).unwrap());
+            }
+            // A directory that is somebody's working directory, and many small files: more than one block of a list.
+            std::fs::create_dir(point.join("here")).unwrap();
+            held.push(File::open(point.join("here")).unwrap());
+            for index in 0..700 {
+                let path = point.join(format!("many-{index}"));
+                std::fs::write(&path, b"small").unwrap();
+                held.push(File::open(&path).unwrap());
+            }
+            std::fs::write(point.join("kept"), b"kept").unwrap();
+            must("sync", &["-f", point.to_str().unwrap()]);
+            for index in 0..6 {
+                std::fs::remove_file(point.join(format!("held-{index}"))).unwrap();
+            }
+            for index in 0..700 {
+                std::fs::remove_file(point.join(format!("many-{index}"))).unwrap();
+            }
+            std::fs::remove_dir(point.join("here")).unwrap();
+        });
+        drop(held);
+        let fs = open(&copy).unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        let said = fs.recovered();
+        assert!(
+            said.contains(&"707 orphaned inodes released".to_owned()),
+            "{options:?}: {said:?}"
+        );
+        fsck(&copy);
+        let kept = fs.lookup(fs.root(), b"kept").unwrap().unwrap();
+        let mut buffer = [0; 10];
+        assert_eq!(fs.read_at(kept, 0, &mut buffer).unwrap(), 4);
+        assert!(open(&copy).unwrap().recovered().is_empty());
+        // And the kernel takes it.
+        let mounted = Mounted::new(&copy, "rw");
+        assert_eq!(std::fs::read(mounted.0.join("kept")).unwrap(), b"kept");
+        drop(mounted);
+        fsck(&copy);
+    }
+}
+
+#[test]
+fn files_that_were_being_cut_are_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let contents = folder.path().join("contents");
+    std::fs::write(&contents, vec![9; 500_000]).unwrap();
+    for options in [REAL[0], REAL[5], REAL[1]] {
+        let image = make(folder.path(), 64, options);
+        debugfs(
+            &image,
+            &format!(
+                "write {} file\nwrite {} gone\n",
+                contents.display(),
+                contents.display()
+            ),
+        );
+        let stat = must("debugfs", &["-R", "stat file", image.to_str().unwrap()]);
+        let inode = |stat: &str| stat.split_whitespace().nth(1).unwrap().to_owned();
+        let number = inode(&stat);
+        let gone = inode(&must("debugfs", &["-R", "stat gone", image.to_str().unwrap()]));
+        // file: cut to 1234 bytes, not done yet; gone: no name any more. The list goes from one to the other.
+        debugfs(
+            &image,
+            &format!(
+                "sif <{number}> size 1234\nsif <{number}> dtime {gone}\nunlink gone\nsif <{gone}> links_count 0\nssv last_orphan {number}\n"
+            ),
+        );
+        assert!(!run("e2fsck", &["-fn", image.to_str().unwrap()]).status.success());
+        let fs = open(&image).unwrap();
+        assert_eq!(
+            fs.recovered(),
+            [
+                "1 orphaned inodes released",
+                "1 files cut to their size, as was begun"
+            ],
+            "{options:?}"
+        );
+        fsck(&image);
+        let file = fs.lookup(fs.root(), b"file").unwrap().unwrap();
+        assert_eq!(fs.attributes(file).unwrap().size, 1234);
+        assert_eq!(fs.lookup(fs.root(), b"gone").unwrap(), None);
+        // What was behind the end is not kept for the next one who extends the file.
+        let size = block_size(&image);
+        let last = 1234 / size;
+        let block = must(
+            "debugfs",
+            &["-R", &format!("bmap <{number}> {last}"), image.to_str().unwrap()],
+        );
+        let block: u64 = block.lines().next().unwrap().trim().parse().unwrap();
+        let mut bytes = vec![0; size as usize];
+        File::open(&image)
+            .unwrap()
+            .read_exact_at(&mut bytes, block * size)
+            .unwrap();
+        let into = (1234 % size) as usize;
+        assert!(bytes[..into].iter().all(|b| *b == 9) && bytes[into..].iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn lists_of_orphans_that_lie_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 64, REAL[0]);
+    let whole = std::fs::read(&image).unwrap();
+    for (orphan, said) in [
+        ("8", "none that a file can have"),
+        ("2", "none"),
+        ("4000000", "none"),
+        ("300", "not in use"),
+    ] {
+        std::fs::write(&image, &whole).unwrap();
+        debugfs(&image, &format!("ssv last_orphan {orphan}\n"));
+        let error = open(&image).unwrap_err().to_string();
+        assert!(
+            error.contains(said) && error.contains("e2fsck"),
+            "{orphan}: {error}"
+        );
+    }
+    // A circle.
+    std::fs::write(&image, &whole).unwrap();
+    let contents = folder.path().join("contents");
+    std::fs::write(&contents, vec![9; 50_000]).unwrap();
+    let one = contents.display();
+    debugfs(&image, &format!("write {one} a\nwrite {one} b\n"));
+    for links in ["0", "1"] {
+        debugfs(
+            &image,
+            &format!(
+                "sif a links_count {links}\nsif b links_count {links}\nsif a dtime 13\nsif b dtime 12\nssv last_orphan 12\n"
+            ),
+        );
+        match (links, open(&image)) {
+            ("0", outcome) => assert!(outcome.unwrap_err().to_string().contains("not in use")),
+            // The first is met again, with nothing left to do and no next.
+            (_, outcome) => assert_eq!(
+                outcome.unwrap().recovered(),
+                ["3 files cut to their size, as was begun"]
+            ),
+        }
+        std::fs::write(&image, &whole).unwrap();
+        debugfs(&image, &format!("write {one} a\nwrite {one} b\n"));
+    }
+}

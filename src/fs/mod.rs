@@ -6,10 +6,14 @@ pub mod ext4;
 pub mod fat;
 mod guest_path;
 pub mod host_folder;
+#[cfg(test)]
+pub(crate) mod memory_tree;
+pub mod mounts;
 mod signatures;
 pub mod swap;
 
 pub use guest_path::GuestPath;
+pub use mounts::Mounts;
 
 use crate::disk::{Digest, Error};
 use std::{io::Read, ops::Range};

@@ -1,1 +1,8 @@
 //! What the new home wants beside disks: the libvirt domain; the report.
+
+pub mod libvirt;
+pub(crate) mod pci_topology;
+mod report;
+pub mod virtual_machine;
+
+pub use report::{Bytes, DiskWritten, Judgement, REPORT_SCHEMA, Report, SourceFacts, StageTime, VolumeFacts};

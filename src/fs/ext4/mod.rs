@@ -31,11 +31,14 @@ mod journal;
 mod map_edit;
 mod orphan;
 mod superblock;
+mod witness;
 mod xattr;
 mod xattr_edit;
 
 use super::{Node, Result};
 use crate::disk::{self, Disk};
+pub use witness::Ext4View;
+
 use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;

@@ -101,11 +101,12 @@ impl AliasIndex {
             }
         }
         let mut modules: Vec<String> = Vec::new();
+        let mut seen = BTreeSet::new();
         for number in found {
             let module = self.entry(number).map(|entry| self.bytes(entry.module.clone()));
-            let module = String::from_utf8_lossy(module.unwrap_or_default());
-            if !modules.iter().any(|known| *known == module) {
-                modules.push(module.into_owned());
+            let module = module.unwrap_or_default();
+            if seen.insert(module) {
+                modules.push(String::from_utf8_lossy(module).into_owned());
             }
         }
         modules

@@ -7,6 +7,7 @@ mod merge;
 mod trie;
 
 pub use dependency::Closure;
+use dependency::SoftDependencies;
 pub use files::{BINARY_INDEX_FILES, INDEX_FILES, IndexFiles, MAX_INDEX_FILE};
 pub use merge::{IndexedModule, MergedIndex, merge};
 pub use trie::TrieError;
@@ -65,6 +66,7 @@ pub struct ModuleIndex {
     aliases: AliasIndex,
     builtin_aliases: AliasIndex,
     builtin: BTreeSet<String>,
+    soft: SoftDependencies,
     remarks: Vec<String>,
 }
 
@@ -98,8 +100,10 @@ impl ModuleIndex {
         let builtin_aliases = AliasIndex::new(builtin_pairs.iter().map(|(a, m)| (&**a, &**m)));
         let mut builtin: BTreeSet<String> = files.builtin_names().collect();
         builtin.extend(files.builtin_modinfo().map(|(module, _, _)| normal_name(module)));
+        let soft = SoftDependencies::new(&files);
         Ok(Self {
             files,
+            soft,
             modules,
             by_name,
             aliases,

@@ -595,3 +595,27 @@ fn hostile_images_are_errors() {
             .contains("neither an archive nor zeros")
     );
 }
+
+#[test]
+fn modules_are_loaded_in_the_order_of_modprobe() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = guest(folder.path(), None);
+    let index = index(&tree);
+    for module in index.modules() {
+        let script = format!(
+            "modprobe -d {} -S {RELEASE} -C /dev/null --show-depends {}",
+            folder.path().display(),
+            module.name
+        );
+        let mut theirs: Vec<String> = Vec::new();
+        for line in run(folder.path(), &script).lines() {
+            let file = line.trim().rsplit('/').next().unwrap();
+            let name = file.split('.').next().unwrap().replace('-', "_");
+            if !theirs.contains(&name) {
+                theirs.push(name);
+            }
+        }
+        let ours = index.dependencies([&*module.name], &ModprobeConfig::default());
+        assert_eq!(ours.load, theirs, "{}", module.name);
+    }
+}

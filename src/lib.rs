@@ -18,6 +18,7 @@
 //! | [`rewrite`] | carrying them out, and judging every edit |
 //! | [`copy`] | moving a disk to a sink |
 //! | [`destination`] | where the result goes, whole or not at all |
+//! | [`undo`] | the undo file of in-place edits |
 //! | [`output`] | what the new home wants beside disks; the report |
 //! | [`qemu`] | starting a throw-away snapshot |
 //! | [`cli`] | the command line |
@@ -36,5 +37,6 @@ pub mod output;
 pub mod plan;
 pub mod qemu;
 pub mod rewrite;
+pub mod undo;
 pub mod volume;
 pub mod watch;

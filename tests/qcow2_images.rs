@@ -584,3 +584,64 @@ fn an_image_that_cannot_be_written_safely_is_refused() {
     assert_eq!(reading.write_at(0, &[1]).unwrap_err().kind, Kind::ReadOnly);
     assert_eq!(reading.write_zeros(0..1).unwrap_err().kind, Kind::ReadOnly);
 }
+
+#[test]
+fn check_finds_what_qemu_img_check_finds() {
+    let (folder, raw) = raw_source(6 * MIB);
+    let image = folder.path().join("image.qcow2");
+    for options in [
+        "compat=1.1",
+        "cluster_size=512,refcount_bits=1",
+        "extended_l2=on",
+        "compat=0.10",
+    ] {
+        qemu_img(&["convert", "-O", "qcow2", "-o", options, text(&raw), text(&image)]);
+        assert_eq!(open(&image).check().unwrap(), [""; 0], "{options}");
+    }
+    qemu_img(&["convert", "-c", "-O", "qcow2", text(&raw), text(&image)]);
+    assert_eq!(open(&image).check().unwrap(), [""; 0]);
+    qemu_img(&["convert", "-O", "qcow2", text(&raw), text(&image)]);
+    qemu_img(&["snapshot", "-c", "one", text(&image)]);
+    qemu_io(&["write -P 3 1M 1M"], &image);
+    qemu_img(&["snapshot", "-c", "two", text(&image)]);
+    assert_eq!(open(&image).check().unwrap(), [""; 0]);
+
+    // Damage: what we find must be what qemu-img finds, by number of errors and leaks.
+    qemu_img(&["convert", "-O", "qcow2", text(&raw), text(&image)]);
+    let sound = std::fs::read(&image).unwrap();
+    let be64 = |at: usize| u64::from_be_bytes(sound[at..at + 8].try_into().unwrap()) & 0x00ff_ffff_ffff_fe00;
+    let l2 = be64(be64(40) as usize) as usize;
+    let block = be64(be64(48) as usize) as usize;
+    let damages: [(usize, Vec<u8>); 6] = [
+        (block + 2 * 8, vec![0, 0]),
+        (block + 2 * 9, vec![0, 2]),
+        (l2 + 8, sound[l2..l2 + 8].to_vec()),
+        (l2, vec![0; 8]),
+        (l2, vec![0x80, 0, 0, 0, 0, 0, 2, 0]),
+        (l2, vec![0x80, 0, 0, 1, 0, 0, 0, 0]),
+    ];
+    for (at, bytes) in damages {
+        let mut damaged = sound.clone();
+        damaged[at..at + bytes.len()].copy_from_slice(&bytes);
+        std::fs::write(&image, damaged).unwrap();
+        let findings = open(&image).check().unwrap();
+        let judge = run("qemu-img", &["check", "--output=json", text(&image)]);
+        let judge: serde_json::Value = serde_json::from_slice(&judge.stdout).unwrap();
+        let leaks = findings
+            .iter()
+            .filter(|finding| finding.starts_with("leak"))
+            .count() as u64;
+        assert_eq!(
+            leaks,
+            judge["leaks"].as_u64().unwrap_or(0),
+            "{findings:?} {judge}"
+        );
+        let errors = findings.len() as u64 - leaks;
+        assert_eq!(
+            errors > 0,
+            judge["corruptions"].as_u64().unwrap_or(0) > 0,
+            "{findings:?} {judge}"
+        );
+        assert!(!findings.is_empty());
+    }
+}

@@ -27,7 +27,7 @@ pub struct Overlay {
 struct State {
     map: OverlayMap,
     size: u64,
-    /// Bytes of the disk below that show through where the map has nothing: less than its size after a shrink.
+    /// Size of the disk below, which shows through where the map has nothing.
     visible: u64,
 }
 
@@ -357,10 +357,13 @@ impl Disk for Overlay {
     /// Grows with zeros, or cuts; what was cut does not come back.
     fn set_size(&self, size: u64) -> Result<()> {
         let mut state = self.write();
-        if size < state.size {
-            let cut = size..state.size;
-            state.map.carve(&cut);
-            state.visible = state.visible.min(size);
+        let before = state.size;
+        if size < before {
+            state.map.carve(&(size..before));
+        } else {
+            // The disk below must not show again where this one was cut.
+            let hidden = before..size.min(state.visible);
+            state.map.set(hidden, Source::Zero);
         }
         state.size = size;
         Ok(())

@@ -1,9 +1,16 @@
-//! The configuration of modprobe (modprobe.d(5)), and what of it stands on a kernel command line. Which files count
-//! and in which order is the caller's to know: all `*.conf` of /etc/modprobe.d, /run/modprobe.d,
-//! /usr/local/lib/modprobe.d, /usr/lib/modprobe.d and /lib/modprobe.d; of files of one name the first folder wins;
-//! then by name.
+//! The configuration of modprobe (modprobe.d(5)), and what of it stands on a kernel command line.
 
 use super::modalias::{matches, normalise};
+use std::collections::BTreeMap;
+
+/// The folders whose `*.conf` files count. Of files of one name only that of the first folder does.
+pub const MODPROBE_FOLDERS: [&str; 5] = [
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+];
 
 /// What `softdep` lines say of a module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +76,31 @@ pub struct ModprobeConfig {
 const COMMAND_LINE: &str = "the kernel command line";
 
 impl ModprobeConfig {
+    /// Reads those of `files` (path, contents) that count, in the order in which kmod does: by name. Paths may lack the
+    /// leading slash.
+    pub fn from_folders<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut chosen: BTreeMap<&str, (usize, &str, &[u8])> = BTreeMap::new();
+        for (path, contents) in files {
+            let Some((folder, name)) = path.rsplit_once('/') else {
+                continue;
+            };
+            let rank = MODPROBE_FOLDERS
+                .iter()
+                .position(|known| known.trim_start_matches('/') == folder.trim_start_matches('/'));
+            let (Some(rank), true) = (rank, name.ends_with(".conf") && !name.starts_with('.')) else {
+                continue;
+            };
+            if chosen.get(name).is_none_or(|(known, ..)| rank < *known) {
+                chosen.insert(name, (rank, path, contents));
+            }
+        }
+        let mut config = Self::default();
+        for (_, path, contents) in chosen.into_values() {
+            config.add_file(path, contents);
+        }
+        config
+    }
+
     /// Adds one file. Lines that modprobe would not understand are ignored, as it does.
     pub fn add_file(&mut self, file: &str, contents: &[u8]) {
         let mut number = 0_u32;
@@ -220,6 +252,20 @@ mod tests {
             ("a.conf", &vec!["a-b".into(), "c".into()], &vec!["d".into()])
         );
         assert_eq!((config.aliases.len(), config.blacklist.len()), (2, 2));
+    }
+
+    #[test]
+    fn the_first_folder_wins_and_names_give_the_order() {
+        let files = [
+            ("/lib/modprobe.d/b.conf", &b"blacklist lib_b"[..]),
+            ("/etc/modprobe.d/b.conf", b"blacklist etc_b"),
+            ("usr/lib/modprobe.d/a.conf", b"blacklist a"),
+            ("/etc/modprobe.d/c.conf.dpkg-old", b"blacklist old"),
+            ("/etc/b.conf", b"blacklist other"),
+        ];
+        let config = ModprobeConfig::from_folders(files);
+        let names: Vec<_> = config.blacklist.iter().map(|line| &*line.name).collect();
+        assert_eq!(names, ["a", "etc_b"]);
     }
 
     #[test]

@@ -148,3 +148,75 @@ fn contents<'a>(file: &'a [u8], section: &SectionHeader) -> Option<&'a [u8]> {
     let length = usize::try_from(section.sh_size).ok()?;
     file.get(start..start.checked_add(length)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A module as the C compiler makes it.
+    fn module(fields: &[&str]) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = String::new();
+        for (number, field) in fields.iter().enumerate() {
+            source += &format!(
+                "static const char i{number}[] __attribute__((section(\".modinfo\"), used)) = \"{field}\";\n"
+            );
+        }
+        std::fs::write(folder.path().join("m.c"), source).unwrap();
+        let status = Command::new("cc")
+            .args(["-c", "m.c"])
+            .current_dir(&folder)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::read(folder.path().join("m.o")).unwrap()
+    }
+
+    const FIELDS: [&str; 9] = [
+        "license=GPL v2",
+        "alias=pci:v00001AF4d*",
+        "alias=virtio:d00000002v*",
+        "depends=virtio,virtio_ring",
+        "softdep=pre: a post: b",
+        "firmware=bnx2x/e2-7.13.fw",
+        "firmware=bnx2x/e1.fw",
+        "name=virtio_blk",
+        "vermagic=6.1.0-28-amd64 SMP preempt mod_unload modversions ",
+    ];
+
+    #[test]
+    fn every_field_of_a_module() {
+        let info = ModuleInfo::parse("a.ko", &module(&FIELDS)).unwrap();
+        assert_eq!(
+            (info.name(), info.license()),
+            (Some("virtio_blk"), Some("GPL v2"))
+        );
+        assert_eq!(info.release(), Some("6.1.0-28-amd64"));
+        assert_eq!(info.aliases(), ["pci:v00001AF4d*", "virtio:d00000002v*"]);
+        assert_eq!(info.depends(), ["virtio", "virtio_ring"]);
+        assert_eq!(info.firmware(), ["bnx2x/e2-7.13.fw", "bnx2x/e1.fw"]);
+        assert_eq!(info.soft_dependencies(), ["pre: a post: b"]);
+    }
+
+    #[test]
+    fn what_is_no_module_is_an_error() {
+        for file in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &module(&[])] {
+            let error = ModuleInfo::parse("a.ko", file).unwrap_err().to_string();
+            assert!(error.starts_with("a.ko: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn damage_never_panics() {
+        let file = module(&FIELDS);
+        for at in 0..file.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut damaged = file.clone();
+                damaged[at] = value;
+                let _ = ModuleInfo::parse("a.ko", &damaged);
+            }
+            let _ = ModuleInfo::parse("a.ko", &file[..at]);
+        }
+    }
+}

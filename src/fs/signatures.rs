@@ -57,7 +57,7 @@ const fn named(
 }
 
 /// What holds other volumes comes before what may lie in it, and longer magics before shorter ones.
-const CONTAINERS: [Signature; 9] = [
+const CONTAINERS: [Signature; 10] = [
     named("crypto_LUKS", 0, b"LUKS\xba\xbe\0\x01", Uuid::Text(168), None),
     named(
         "crypto_LUKS",
@@ -65,6 +65,14 @@ const CONTAINERS: [Signature; 9] = [
         b"LUKS\xba\xbe\0\x02",
         Uuid::Text(168),
         Some((24, 48)),
+    ),
+    // The second header of LUKS2, where the first was overwritten: its data may still be wanted.
+    named(
+        "crypto_LUKS",
+        0x4000,
+        b"SKUL\xba\xbe\0\x02",
+        Uuid::Text(0x4000 + 168),
+        Some((0x4000 + 24, 48)),
     ),
     plain("BitLocker", 3, b"-FVE-FS-"),
     // BitLocker To Go wears the boot sector of a FAT.
@@ -307,17 +315,16 @@ fn raid_at_the_end(disk: &dyn Disk) -> Result<Option<Identity>> {
             return Ok(Some(identity));
         }
     }
-    if let Some(at) = size.checked_sub(1024) {
-        if read(disk, at, 24)?.as_deref() == Some(b"Intel Raid ISM Cfg Sig. ") {
-            return named("isw_raid_member", None);
-        }
+    let before_end = |length: u64, count: usize| match size.checked_sub(length) {
+        Some(at) => read(disk, at, count),
+        None => Ok(None),
+    };
+    if before_end(1024, 24)?.as_deref() == Some(b"Intel Raid ISM Cfg Sig. ") {
+        return named("isw_raid_member", None);
     }
-    if let Some(at) = size.checked_sub(512) {
-        if read(disk, at, 4)?
-            .is_some_and(|magic| magic == *b"\xde\x11\xde\x11" || magic == *b"\x11\xde\x11\xde")
-        {
-            return named("ddf_raid_member", None);
-        }
+    if before_end(512, 4)?.is_some_and(|magic| magic == *b"\xde\x11\xde\x11" || magic == *b"\x11\xde\x11\xde")
+    {
+        return named("ddf_raid_member", None);
     }
     Ok(None)
 }

@@ -19,7 +19,7 @@ pub struct Swap {
 /// Page sizes that Linux has had, in bytes; the signature is in the last ten bytes of the first page.
 const PAGE_SIZES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];
 /// Bytes from the signature to the end of the page.
-const SIGNATURE: u64 = 10;
+const SIGNATURE: usize = 10;
 const VERSION_1: &[u8] = b"SWAPSPACE2";
 const VERSION_0: &[u8] = b"SWAP-SPACE";
 /// What a sleeping system leaves in the place of the signature, and who does.
@@ -43,8 +43,8 @@ impl Swap {
             if disk.size() < page_size {
                 break;
             }
-            let mut signature = [0; SIGNATURE as usize];
-            disk.read_at(page_size - SIGNATURE, &mut signature)?;
+            let mut signature = [0; SIGNATURE];
+            disk.read_at(page_size - SIGNATURE as u64, &mut signature)?;
             let hibernated = HIBERNATED.iter().find(|(magic, _)| signature.starts_with(magic));
             let version_1 = signature == VERSION_1 || hibernated.is_some();
             if !version_1 && signature != VERSION_0 {

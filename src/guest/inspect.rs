@@ -1,7 +1,7 @@
 //! Finds the installed systems on a list of disks and gathers the facts about each.
 
 use super::{
-    Guest, InitramfsGenerator, Mount, device_names,
+    Guest, InitramfsGenerator, Mount, OtherVolume, device_names,
     device_table::{DeviceTable, Row},
     files::Files,
     firmware::{self, Hardware},
@@ -20,17 +20,6 @@ use std::{collections::BTreeSet, sync::Arc};
 const MAX_GUESTS: usize = 64;
 /// Lines of fstab that are mounted.
 const MAX_MOUNTS: usize = 256;
-
-/// A volume without a filesystem that can be read here: swap, or something known by its signature only.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OtherVolume {
-    /// Volume id.
-    pub volume: String,
-    /// Its names; the kind is as `blkid` says it ("swap", "LVM2_member", "`crypto_LUKS`", "xfs").
-    pub identity: Identity,
-    /// Swap that holds a hibernated system.
-    pub hibernated: bool,
-}
 
 /// All installed systems.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +74,12 @@ pub fn inspect(
         .flat_map(|candidate| candidate.guest.mounts.iter().map(|mount| &*mount.volume))
         .collect();
     for other in others {
+        if let Some(problem) = &other.problem {
+            remarks.push(format!(
+                "{} could not be opened and is moved as it is: {problem}",
+                other.volume
+            ));
+        }
         if let Some(text) = not_handled(&other.identity.kind)
             && !used.contains(&*other.volume)
         {
@@ -323,13 +318,7 @@ impl Look<'_> {
         let spec = fstab::unescape(entry.spec.as_bytes());
         let resolved = devices.resolve(&spec);
         let Some(row) = resolved.row else {
-            if !entry.may_be_absent() && !entry.is_swap() && entry.mount_point != "/" && is_ours(&spec) {
-                files.remark(format!(
-                    "/etc/fstab line {line}: {} for {} is on none of the given disks, and the system waits for it when it \
-                     starts: give its disk too, or mark the line nofail",
-                    entry.spec, entry.mount_point
-                ));
-            }
+            // Plans tell of a line without a volume.
             return None;
         };
         for other in &resolved.also {
@@ -402,17 +391,25 @@ impl Look<'_> {
     }
 
     fn blockers(&self, mounts: &[Mount]) -> Vec<String> {
-        let hibernated = self.others.iter().filter(|other| other.hibernated);
-        hibernated
-            .filter(|other| {
-                let mine = mounts.iter().any(|mount| mount.volume == other.volume);
+        let root_disk = self.root_disk(mounts);
+        let disk_of = |volume: &str| {
+            self.rows
+                .iter()
+                .find(|row| row.volume == volume)
+                .map(|row| row.disk)
+        };
+        self.others
+            .iter()
+            .filter_map(|other| Some((other, other.hibernated.as_ref()?)))
+            .filter(|(other, _)| {
                 // Swap that no line of fstab names can still be resumed from.
-                mine || !self.rows.iter().any(|row| row.volume == other.volume && row.disk != self.root_disk(mounts))
+                mounts.iter().any(|mount| mount.volume == other.volume) || disk_of(&other.volume) == Some(root_disk)
             })
-            .map(|other| {
+            .map(|(other, by)| {
                 format!(
-                    "the swap space {} holds a hibernated system: what is in memory would be lost and its filesystems damaged. \
-                     Start the old machine, let it resume, shut it down (not hibernate), and read its disks again",
+                    "the swap space {} holds a hibernated system, put there by {by}: what is in memory would be lost and \
+                     its filesystems damaged. Start the old machine, let it resume, shut it down (not hibernate), and \
+                     read its disks again",
                     other.volume
                 )
             })
@@ -424,14 +421,6 @@ impl Look<'_> {
         let row = self.rows.iter().find(|row| Some(&*row.volume) == root);
         row.map_or(0, |row| row.disk)
     }
-}
-
-/// Names that should be on the given disks: not those of LVM and its like, which are not looked into.
-fn is_ours(spec: &[u8]) -> bool {
-    !matches!(
-        super::device_spec::DeviceSpec::parse(spec),
-        super::device_spec::DeviceSpec::Assembled | super::device_spec::DeviceSpec::Other
-    )
 }
 
 /// The kind of a line of fstab against what is there: "auto" and several kinds are no contradiction, the ext family is

@@ -342,9 +342,15 @@ mod tests {
                 adapter("virtio-net", "0000:01:00.0"),
                 adapter("e1000e", "0000:02:00.0"),
             ],
-            devices: ["vga", "virtio-rng", "virtio-balloon", "virtio-serial", "qemu-xhci"]
-                .map(str::to_owned)
-                .to_vec(),
+            devices: [
+                "vga",
+                "virtio-rng",
+                "virtio-balloon",
+                "virtio-serial",
+                "qemu-xhci",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             memory_mib: 2048,
             processors: 2,
         }
@@ -393,7 +399,10 @@ mod tests {
     fn no_two_devices_share_a_place() {
         for controller in ["virtio-blk", "virtio-scsi", "ahci"] {
             let xml = domain_xml(&machine(controller, 14)).unwrap();
-            let mut places: Vec<_> = xml.lines().filter(|line| line.contains("<address type=")).collect();
+            let mut places: Vec<_> = xml
+                .lines()
+                .filter(|line| line.contains("<address type="))
+                .collect();
             let count = places.len();
             places.sort_unstable();
             places.dedup();
@@ -414,10 +423,7 @@ mod tests {
     fn what_libvirt_cannot_express_is_refused() {
         let mut relative = machine("virtio-blk", 1);
         relative.disks[0].path = "disk.qcow2".into();
-        assert!(matches!(
-            domain_xml(&relative),
-            Err(LibvirtError::NotAbsolute(_))
-        ));
+        assert!(matches!(domain_xml(&relative), Err(LibvirtError::NotAbsolute(_))));
         let mut bell = machine("virtio-blk", 1);
         bell.disks[0].path = "/a\u{7}b".into();
         assert!(matches!(domain_xml(&bell), Err(LibvirtError::NotXml { .. })));

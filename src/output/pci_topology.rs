@@ -50,7 +50,11 @@ pub struct PciAddress {
 
 impl std::fmt::Display for PciAddress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "0000:{:02x}:{:02x}.{:x}", self.bus, self.slot, self.function)
+        write!(
+            formatter,
+            "0000:{:02x}:{:02x}.{:x}",
+            self.bus, self.slot, self.function
+        )
     }
 }
 
@@ -141,7 +145,14 @@ impl PciTopology {
             let Some(slot) = slot else {
                 return Err(PciError::TooMany);
             };
-            ports.push((bus, PciAddress { bus: 0, slot, function }));
+            ports.push((
+                bus,
+                PciAddress {
+                    bus: 0,
+                    slot,
+                    function,
+                },
+            ));
             function += 1;
         }
         Ok(ports)

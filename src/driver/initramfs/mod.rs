@@ -16,6 +16,7 @@ use super::{
     compression::{Compression, unpack},
     cpio::{Reader, padding},
     modalias::module_of_path,
+    modprobe::ModprobeConfig,
     module_index::{INDEX_FILES, IndexError, IndexFiles, IndexedModule, ModuleIndex},
     read_ahead::ReadAhead,
 };
@@ -315,6 +316,14 @@ impl Image {
         self.contents
             .iter()
             .map(|(path, contents)| (&**path, &**contents))
+    }
+
+    /// The configuration of modprobe that counts while it runs.
+    pub fn modprobe_config(&self) -> ModprobeConfig {
+        ModprobeConfig::from_folders(
+            self.kept()
+                .filter_map(|(path, contents)| Some((std::str::from_utf8(path).ok()?, contents))),
+        )
     }
 
     /// Which program made it.

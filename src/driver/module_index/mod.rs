@@ -162,8 +162,6 @@ impl ModuleIndex {
         let name = normal_name(alias);
         if self.by_name.contains_key(&name) {
             found.modules.push(name);
-        } else if self.builtin.contains(&name) {
-            found.built_in.push(name);
         } else if alias.starts_with("symbol:") {
             found.modules.extend(
                 self.files
@@ -173,6 +171,9 @@ impl ModuleIndex {
             );
         } else {
             found = self.lookup(alias);
+            if found.modules.is_empty() && found.built_in.is_empty() && self.builtin.contains(&name) {
+                found.built_in.push(name);
+            }
         }
         found
     }

@@ -32,6 +32,8 @@ pub(super) struct BootSector {
     pub(super) data_start: u64,
     /// Clusters are numbered 2 up to, without, `2 + clusters`.
     pub(super) clusters: u32,
+    /// Where the last sector ends.
+    pub(super) end: u64,
     /// Offset of the `FSInfo` sector.
     pub(super) info: Option<u64>,
     /// Offset of the byte whose bit 0 says "was not unmounted".
@@ -84,8 +86,8 @@ fn recognise(sector: &[u8]) -> Result<bool, Truncated> {
 }
 
 impl BootSector {
-    /// `sector` is the first 512 bytes of a volume of `size` bytes for which [`looks_like_fat`] holds.
-    pub(super) fn parse(sector: &[u8], size: u64) -> Result<Self, BadBootSector> {
+    /// `sector` is the first 512 bytes of a volume for which [`looks_like_fat`] holds.
+    pub(super) fn parse(sector: &[u8]) -> Result<Self, BadBootSector> {
         let bad = |text: String| BadBootSector::Field(text);
         let sector_size = u64::from(u16_le(sector, 11)?);
         let cluster_size = sector_size * u64::from(u8_at(sector, 13)?);
@@ -107,11 +109,6 @@ impl BootSector {
         };
         if table_sectors == 0 {
             return Err(bad("that its allocation table has no sectors".into()));
-        }
-        if total.saturating_mul(sector_size) > size {
-            return Err(BadBootSector::Field(format!(
-                "{total} sectors of {sector_size} bytes, but the volume has only {size} bytes (a truncated image?)"
-            )));
         }
         // All products below are of fields of at most 32 bits: no overflow in 64.
         let table_start = reserved * sector_size;
@@ -186,6 +183,7 @@ impl BootSector {
             root_cluster,
             data_start,
             clusters,
+            end,
             info,
             state: if large { 65 } else { 37 },
             volume_id: if extended {

@@ -27,6 +27,8 @@ use std::{cell::Cell, ops::Range, sync::Arc};
 
 /// The root directory. No entry lies in the first sector, so this is no other node.
 const ROOT: Node = Node(1);
+/// As `mount -t` and `blkid` spell it.
+const KIND: &str = "vfat";
 /// How much of the volume [`FatFileSystem::open`] looks at to recognise it.
 const BOOT_SECTOR: usize = 512;
 
@@ -59,12 +61,26 @@ impl FatFileSystem {
         let Some(boot) = read_boot_sector(&*disk)? else {
             return Ok(None);
         };
+        if boot.end > disk.size() {
+            let text = format!(
+                "the FAT boot sector says {} bytes, the volume has {}: it is cut short",
+                boot.end,
+                disk.size()
+            );
+            return Err(Error::new(Kind::Corrupt, disk.label(), text).at(0));
+        }
+        let mut fat = Self::over(disk, boot);
+        fat.identity = identity(&fat.boot, fat.label()?);
+        Ok(Some(fat))
+    }
+
+    fn over(disk: Arc<dyn Disk>, boot: BootSector) -> Self {
         let table = AllocationTable::new(disk.clone(), boot.clone());
-        let mut fat = Self {
+        Self {
             disk,
+            identity: identity(&boot, None),
             boot,
             table,
-            identity: Identity::default(),
             nodes: Nodes::default(),
             position: Cell::new(None),
             clock: 0,
@@ -72,11 +88,12 @@ impl FatFileSystem {
             free_clusters: 0,
             hint: 2,
             remarks: Vec::new(),
-        };
-        // The label that counts, also for `LABEL=`, is the root directory's; the boot sector's is a leftover.
-        let label = fat.directory_at(fat.boot.root_cluster)?.label(fat.large());
-        fat.identity = identity(&fat.boot, label);
-        Ok(Some(fat))
+        }
+    }
+
+    /// The label that counts, also for `LABEL=`, is the root directory's; the boot sector's is a leftover.
+    fn label(&self) -> Result<Option<String>> {
+        Ok(self.directory_at(self.boot.root_cluster)?.label(self.large()))
     }
 
     fn large(&self) -> bool {
@@ -131,9 +148,25 @@ impl FatFileSystem {
     }
 }
 
-/// What the FAT volume on `disk` is called, without reading more than its root directory; `None` if it is no FAT.
+/// What the FAT volume on `disk` is called, whatever state it is in; `None` if it is no FAT.
 pub(super) fn identify(disk: &Arc<dyn Disk>) -> Result<Option<Identity>> {
-    Ok(FatFileSystem::open(disk.clone())?.map(|fat| fat.identity))
+    let boot = match read_boot_sector(&**disk) {
+        Ok(Some(boot)) => boot,
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind == Kind::Corrupt => {
+            return Ok(Some(Identity {
+                kind: KIND.into(),
+                ..Identity::default()
+            }));
+        }
+        Err(error) => return Err(error),
+    };
+    let fat = FatFileSystem::over(disk.clone(), boot);
+    match fat.label() {
+        Ok(label) => Ok(Some(identity(&fat.boot, label))),
+        Err(error) if matches!(error.kind, Kind::Corrupt | Kind::OutOfRange) => Ok(Some(fat.identity)),
+        Err(error) => Err(error),
+    }
 }
 
 /// How sure it is that a volume is FAT.
@@ -156,11 +189,13 @@ pub(super) fn evidence(disk: &dyn Disk) -> Result<Evidence> {
     if !boot_sector::looks_like_fat(&sector) {
         return Ok(Evidence::None);
     }
-    let Ok(boot) = BootSector::parse(&sector, disk.size()) else {
+    let Ok(boot) = BootSector::parse(&sector) else {
         return Ok(Evidence::BootSector);
     };
     let mut first = [0; 2];
-    disk.read_at(boot.table_start, &mut first)?;
+    if boot.table_start + first.len() as u64 <= disk.size() {
+        disk.read_at(boot.table_start, &mut first)?;
+    }
     Ok(if first == [boot.media, 0xff] {
         Evidence::BootSectorAndTable
     } else {
@@ -177,7 +212,7 @@ fn read_boot_sector(disk: &dyn Disk) -> Result<Option<BootSector>> {
     if !boot_sector::looks_like_fat(&sector) {
         return Ok(None);
     }
-    match BootSector::parse(&sector, disk.size()) {
+    match BootSector::parse(&sector) {
         Ok(boot) => Ok(Some(boot)),
         Err(bad @ (BadBootSector::Truncated(_) | BadBootSector::Field(_))) => {
             Err(Error::new(Kind::Corrupt, disk.label(), bad).at(0))
@@ -188,7 +223,7 @@ fn read_boot_sector(disk: &dyn Disk) -> Result<Option<BootSector>> {
 fn identity(boot: &BootSector, label: Option<String>) -> Identity {
     let id = boot.volume_id.filter(|id| *id != 0);
     Identity {
-        kind: "vfat".into(),
+        kind: KIND.into(),
         uuid: id.map(|id| format!("{:04X}-{:04X}", id >> 16, id & 0xffff)),
         label,
     }

@@ -1,6 +1,7 @@
 //! A qcow2 image as a disk, for reading from many threads.
 
 use super::{
+    check::check,
     cluster::unpack,
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
@@ -386,10 +387,6 @@ impl Image for Qcow2 {
     }
 
     fn check(&self) -> Result<Vec<String>> {
-        Err(Error::new(
-            crate::disk::Kind::Unsupported,
-            self.label(),
-            "is not checked here: `qemu-img check` does",
-        ))
+        check(self)
     }
 }

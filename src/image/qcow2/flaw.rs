@@ -54,6 +54,10 @@ pub(super) enum Flaw {
         "has a reference count of 0 for a cluster in use at byte {0}: `qemu-img check -r all` on a copy mends it"
     )]
     RefcountOfUsed(u64),
+    #[error("claims {0} snapshots; 65536 is the most")]
+    Snapshots(u32),
+    #[error("has a snapshot with {0} bytes of extra data; 1024 is the most")]
+    SnapshotExtraData(u64),
     #[error(
         "was not closed in order, and its reference counts may be wrong: `qemu-img check -r all` mends it"
     )]

@@ -1,5 +1,6 @@
 //! qcow2, versions 2 and 3: qemu's `docs/interop/qcow2.txt`.
 
+mod check;
 mod cluster;
 mod create;
 mod disk;
@@ -8,6 +9,7 @@ mod header;
 mod l2_table;
 mod refcount;
 mod sink;
+mod snapshot;
 mod write;
 
 pub use create::Options;

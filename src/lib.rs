@@ -24,6 +24,7 @@
 //! | [`cli`] | the command line |
 
 pub mod cli;
+pub mod convert;
 pub mod copy;
 pub mod destination;
 pub mod disk;
@@ -31,12 +32,14 @@ pub mod driver;
 pub mod fs;
 pub mod guest;
 pub mod image;
+pub mod job;
 pub mod machine;
 pub mod matching;
 pub mod output;
 pub mod plan;
 pub mod qemu;
 pub mod rewrite;
+pub mod source;
 pub mod undo;
 pub mod volume;
 pub mod watch;

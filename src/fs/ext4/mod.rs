@@ -21,10 +21,13 @@ mod htree;
 mod inline_data;
 mod inode;
 mod superblock;
+mod witness;
 mod xattr;
 
 use super::{Node, Result};
 use crate::disk::{self, Disk};
+pub use witness::Ext4View;
+
 use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;

@@ -5,7 +5,7 @@ use crate::{
     fs::{GuestPath, Result, Witness},
 };
 use ext4_view::{Ext4, Ext4Error, Ext4Read, Path};
-use std::{error, io::Read, sync::Arc};
+use std::{error, sync::Arc};
 
 /// `ext4-view` on a volume.
 #[derive(Debug)]
@@ -27,7 +27,11 @@ impl Ext4View {
     }
 
     fn error(&self, path: &GuestPath, error: &Ext4Error) -> Error {
-        Error::new(Kind::Corrupt, &*self.label, format!("ext4-view cannot read {path}: {error}"))
+        Error::new(
+            Kind::Corrupt,
+            &*self.label,
+            format!("ext4-view cannot read {path}: {error}"),
+        )
     }
 }
 
@@ -48,14 +52,22 @@ impl Witness for Ext4View {
             Err(error) => return Err(self.error(path, &error)),
         };
         if metadata.is_symlink() {
-            let target = self.filesystem.read_link(place).map_err(|error| self.error(path, &error))?;
+            let target = self
+                .filesystem
+                .read_link(place)
+                .map_err(|error| self.error(path, &error))?;
             return Ok(Some(Digest::of(target.as_ref())));
         }
-        let mut file = self.filesystem.open(place).map_err(|error| self.error(path, &error))?;
+        let mut file = self
+            .filesystem
+            .open(place)
+            .map_err(|error| self.error(path, &error))?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER];
         loop {
-            let count = file.read(&mut buffer).map_err(|error| Error::io(&*self.label, error))?;
+            let count = file
+                .read_bytes(&mut buffer)
+                .map_err(|error| self.error(path, &error))?;
             if count == 0 {
                 return Ok(Some(Digest(*hasher.finalize().as_bytes())));
             }

@@ -18,11 +18,13 @@
 //! | [`rewrite`] | carrying them out, and judging every edit |
 //! | [`copy`] | moving a disk to a sink |
 //! | [`destination`] | where the result goes, whole or not at all |
+//! | [`undo`] | the undo file of in-place edits |
 //! | [`output`] | what the new home wants beside disks; the report |
 //! | [`qemu`] | starting a throw-away snapshot |
 //! | [`cli`] | the command line |
 
 pub mod cli;
+pub mod convert;
 pub mod copy;
 pub mod destination;
 pub mod disk;
@@ -30,11 +32,14 @@ pub mod driver;
 pub mod fs;
 pub mod guest;
 pub mod image;
+pub mod job;
 pub mod machine;
 pub mod matching;
 pub mod output;
 pub mod plan;
 pub mod qemu;
 pub mod rewrite;
+pub mod source;
+pub mod undo;
 pub mod volume;
 pub mod watch;

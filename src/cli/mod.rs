@@ -1,8 +1,152 @@
-//! The command line: nothing but calls to the rooms.
+//! The command line: one file per subcommand, and nothing in them but calls to the rooms. Results go to stdout,
+//! progress and errors to stderr.
 
-use std::process::ExitCode;
+mod boot;
+mod convert;
+mod fs;
+mod in_place;
+mod inspect;
+mod machine;
+mod plan;
+mod planning_arguments;
+mod progress;
+mod source_arguments;
+mod undo;
 
-/// Runs the program.
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Moves an installed operating system to other hardware, physical or virtual.
+///
+/// It reads the disks, works out what the new machine needs, rewrites the system so that it boots there, and writes
+/// the result in the format that the new machine wants. The source is never written.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference.
+#[derive(Debug, Parser)]
+#[command(name = "rehome", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Arguments),
+    Plan(plan::Arguments),
+    Convert(convert::Arguments),
+    InPlace(in_place::Arguments),
+    Undo(undo::Arguments),
+    Fs(fs::Arguments),
+    Machine(machine::Arguments),
+    Boot(boot::Arguments),
+}
+
+/// How a subcommand ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All is done.
+    Done,
+    /// It did its work and the answer is no: a guest that does not boot.
+    No,
+    /// The plan has blockers.
+    Blocked,
+    /// A verification found a difference.
+    Different,
+}
+
+/// What every subcommand gives.
+type Result = std::result::Result<Outcome, Box<dyn Error + Send + Sync>>;
+
+/// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
+        Command::InPlace(arguments) => in_place::run(&arguments),
+        Command::Undo(arguments) => undo::run(&arguments),
+        Command::Fs(arguments) => fs::run(&arguments),
+        Command::Machine(arguments) => machine::run(&arguments),
+        Command::Boot(arguments) => boot::run(&arguments),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Blocked) => ExitCode::from(3),
+        Ok(Outcome::Different) => ExitCode::from(4),
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// `rehome … | head` is no failure.
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn complain(error: &(dyn Error + Send + Sync + 'static)) {
+    let mut text = format!("rehome: {error}");
+    let mut cause = error.source();
+    while let Some(below) = cause {
+        // Errors that show their cause in their own text would say it twice.
+        let sentence = below.to_string();
+        if !text.contains(&sentence) {
+            text.push_str(": ");
+            text.push_str(&sentence);
+        }
+        cause = below.source();
+    }
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Ends with exit code 2 and clap's own form, for what clap itself cannot check.
+fn wrong_usage(subcommand: &str, message: impl std::fmt::Display) -> ! {
+    let mut command = Arguments::command();
+    command.build();
+    match command.find_subcommand_mut(subcommand) {
+        Some(subcommand) => subcommand
+            .error(clap::error::ErrorKind::ValueValidation, message)
+            .exit(),
+        None => command
+            .error(clap::error::ErrorKind::ValueValidation, message)
+            .exit(),
+    }
+}
+
+/// A result as JSON on stdout.
+fn print_json(value: &impl serde::Serialize) -> Result {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+/// A result for people on stdout.
+fn print_text(value: &impl std::fmt::Display) -> Result {
+    let mut out = io::stdout().lock();
+    write!(out, "{value}")?;
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
 }

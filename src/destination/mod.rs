@@ -1,1 +1,58 @@
 //! Where OUT is: whole or not at all is decided here.
+//!
+//! One conversion's products are made in a work folder beside OUT, under their final names but out of sight, and
+//! renamed together by [`Destination::publish`]. A run that breaks leaves a work folder that can be resumed, or
+//! nothing.
+
+mod block_device;
+mod file;
+mod in_use;
+mod publish;
+mod space;
+mod work_folder;
+
+pub use block_device::BlockDeviceDestination;
+pub use file::{FileDestination, Shape};
+pub use space::{Space, explain_full};
+pub use work_folder::Leftover;
+
+use crate::{
+    copy::{FileLedger, Identity},
+    disk::{Disk, Result},
+};
+use std::{fmt::Debug, sync::Arc};
+
+/// One conversion's products, invisible until they are published. Dropped before that, it removes what it made unless
+/// that is worth a resume.
+pub trait Destination: Debug + Send {
+    /// The container of a disk, which begins with `size` bytes (0 for a format that grows), and its ledger. When
+    /// resuming, both as they were left; if the ledger knows nothing the container is made afresh.
+    ///
+    /// # Errors
+    /// [`Unsafe`](crate::disk::Kind) if what is there was made by another plan or of another source than
+    /// `identity`; [`Full`](crate::disk::Kind) if a device is too small.
+    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)>;
+    /// A finished file of the set: definition, report.
+    fn file(&mut self, name: &str, contents: &[u8]) -> Result<()>;
+    /// Keeps `contents` in the work folder for a resume: the plan. Not published.
+    fn keep(&mut self, name: &str, contents: &[u8]) -> Result<()>;
+    /// What [`Destination::keep`] kept in the run that is resumed.
+    fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// What is left if the run ends here, for the error message.
+    fn leftover(&self) -> Leftover;
+    /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.
+    fn space(&self) -> Result<Space>;
+    /// Everything becomes durable and visible at once; an error leaves nothing under the final names.
+    fn publish(self: Box<Self>) -> Result<()>;
+}
+
+/// Where an image format or a raw copy writes.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Writable; a file grows.
+    pub disk: Arc<dyn Disk>,
+    /// Just made: nothing of an earlier run is in it. Otherwise a format goes on with what it finds.
+    pub fresh: bool,
+    /// Reads zeros wherever nothing was put: zeros need not be written.
+    pub blank: bool,
+}

@@ -2,6 +2,7 @@
 //! volume. This room knows the [`Disk`] trait, the plain disks (files, devices, memory), the disks made of other
 //! disks ([`Composite`], [`Overlay`], [`Recorder`]) and the [`Sink`] for what only goes forward.
 
+mod block_device;
 mod composite;
 mod cursor;
 mod digest;
@@ -10,9 +11,13 @@ mod extent;
 pub mod field;
 mod file;
 mod memory;
+mod overlay;
+mod overlay_map;
 mod recorder;
 mod sink;
+mod spill;
 
+pub use block_device::{BlockDevice, open_source};
 pub use composite::{Composite, Part};
 pub use cursor::Cursor;
 pub use digest::Digest;
@@ -20,8 +25,9 @@ pub use error::{Error, Kind, Result};
 pub use extent::{Content, Extent, push_extent};
 pub use file::FileDisk;
 pub use memory::MemoryDisk;
+pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
-pub use sink::Sink;
+pub use sink::{DiskSink, Sink};
 
 use std::{fmt::Debug, fs::File, ops::Range};
 

@@ -31,6 +31,14 @@ impl Recorder {
         written.iter().map(|(start, end)| *start..*end).collect()
     }
 
+    /// Begins anew: what was written so far is not of interest.
+    pub fn forget(&self) {
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     fn note(&self, mut range: Range<u64>) {
         if range.is_empty() {
             return;

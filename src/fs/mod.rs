@@ -1,9 +1,19 @@
 //! Filesystems. By node, not by path: paths, links and mounts are walked once, in [`mounts`], for all of them.
 //! Names are byte strings. Opening may replay a journal, so even an inspection opens over an overlay.
 
+pub mod detect;
+pub mod ext4;
+pub mod fat;
 mod guest_path;
+pub mod host_folder;
+#[cfg(test)]
+pub(crate) mod memory_tree;
+pub mod mounts;
+mod signatures;
+pub mod swap;
 
 pub use guest_path::GuestPath;
+pub use mounts::Mounts;
 
 use crate::disk::{Digest, Error};
 use std::{io::Read, ops::Range};

@@ -1,5 +1,11 @@
 //! Machine descriptions: one end of a move. Shipped in `driver-db/machines/*.toml`, or written by the user.
 
+mod load;
+mod shipped;
+
+pub(crate) use load::is_mac;
+pub use load::{list, load, parse};
+
 use serde::{Deserialize, Serialize};
 
 /// Firmware and devices; the schema of a machine file. `driver-db/README.md` describes it for people.
@@ -22,7 +28,8 @@ pub struct Machine {
     /// Storage controllers in order of preference; the first that the guest can boot from carries the disks.
     #[serde(default)]
     pub storage: Vec<StorageController>,
-    /// Network adapters: of a virtual machine the model that each adapter gets; of a physical one each port.
+    /// Network adapters. Of a virtual machine ([`Machine::model`] is there): the models in order of preference, each
+    /// configured interface gets an adapter of the first that the guest can drive. Of a physical one: each port.
     #[serde(default)]
     pub network: Vec<NetworkAdapter>,
     /// Other devices that want a driver (display, console, random numbers): never blockers.

@@ -1,6 +1,20 @@
 //! Binds each device of the target machine to a driver of the guest, and says what was rejected and why. Does the
 //! reading, so that the plan can be pure.
 
+mod bind;
+mod built_in_names;
+mod firmware_files;
+mod image;
+mod kernel_files;
+mod match_guest;
+#[cfg(test)]
+pub(crate) mod sample_guest;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use kernel_files::index_files;
+pub use match_guest::match_guest;
+
 use crate::fs::GuestPath;
 use serde::{Deserialize, Serialize};
 

@@ -2,4 +2,7 @@
 
 pub mod libvirt;
 pub(crate) mod pci_topology;
+mod report;
 pub mod virtual_machine;
+
+pub use report::{Bytes, DiskWritten, Judgement, REPORT_SCHEMA, Report, SourceFacts, StageTime, VolumeFacts};

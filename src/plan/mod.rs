@@ -1,6 +1,23 @@
 //! Decisions. Pure: facts in, ordered steps with reasons, warnings and blockers out. No I/O, no clock, no
 //! randomness: what those would give is in [`Options`] or in the facts.
 
+mod blockers;
+mod draft;
+mod facts;
+mod firmware;
+mod initramfs;
+mod interface_names;
+mod make;
+mod names;
+mod network;
+mod print;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use facts::facts_digest;
+pub use make::{make, make_raw};
+
 use crate::{
     disk::Digest,
     fs::GuestPath,

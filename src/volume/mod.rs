@@ -1,5 +1,12 @@
 //! What divides or joins disks. Not a trait: every kind yields a [`Volume`].
 
+mod gpt;
+mod mbr;
+mod scan;
+mod table;
+
+pub use scan::scan;
+
 use crate::disk::Disk;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

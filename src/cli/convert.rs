@@ -1,0 +1,121 @@
+//! `rehome convert`: does it.
+
+use super::{
+    Outcome, Result,
+    planning_arguments::PlanningArguments,
+    print_json, print_text,
+    progress::{Progress, Style},
+    source_arguments::SourceArguments,
+    wrong_usage,
+};
+use crate::{
+    convert::{self, Converted},
+    image::Format,
+    job::Job,
+};
+use std::{os::unix::fs::FileTypeExt as _, path::PathBuf};
+
+/// Move the system: read it, rewrite it for the target machine, write the result
+///
+/// The destination appears whole or not at all. What a break leaves is in a folder beside it, with which --resume
+/// goes on.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    source: SourceArguments,
+
+    #[command(flatten)]
+    planning: PlanningArguments,
+
+    /// File for one disk, folder for many (or with a slash at its end), or a block device
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    /// Format of the disks that are written: qcow2 or raw [default: qcow2, and raw for a block device]
+    #[arg(short = 'O', long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Name the block device OUT again: all that is on it will be overwritten
+    #[arg(long, value_name = "DEVICE")]
+    yes_erase: Vec<PathBuf>,
+
+    /// Carry out this plan, which `rehome plan -o` saved
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+
+    /// Do everything but the writing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Go on where an earlier run was broken off
+    #[arg(long, conflicts_with_all = ["dry_run", "plan"])]
+    resume: bool,
+
+    /// Read the destination back and compare it
+    #[arg(long)]
+    verify: bool,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// How progress is shown on stderr
+    #[arg(long, value_enum, default_value_t)]
+    progress: Style,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result {
+    let device = arguments
+        .output
+        .metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_block_device());
+    if !arguments.yes_erase.is_empty() && !device {
+        let text = format!(
+            "--yes-erase is for a block device, and {} is none",
+            arguments.output.display()
+        );
+        wrong_usage("convert", text);
+    }
+    let job = Job {
+        source: arguments.source.source(),
+        to: arguments.planning.to.clone(),
+        driver_db: arguments.planning.driver_db.clone(),
+        out: arguments.output.clone(),
+        yes_erase: arguments.yes_erase.clone(),
+        format: arguments
+            .format
+            .unwrap_or(if device { Format::Raw } else { Format::Qcow2 }),
+        plan: arguments.plan.clone(),
+        options: arguments.planning.options(),
+        dry_run: arguments.dry_run,
+        resume: arguments.resume,
+        verify: arguments.verify,
+    };
+    let progress = Progress::start(arguments.progress)?;
+    let converted = convert::convert(&job, &progress)?;
+    drop(progress);
+    let (outcome, report) = match &converted {
+        Converted::Blocked(plan) => {
+            if arguments.json {
+                print_json(plan)?;
+            } else {
+                print_text(plan)?;
+            }
+            return Ok(Outcome::Blocked);
+        }
+        Converted::Done(report) => (Outcome::Done, report),
+        Converted::Different(report) => (Outcome::Different, report),
+    };
+    if arguments.json {
+        print_json(report)?;
+        return Ok(outcome);
+    }
+    if let Some(plan) = &report.plan {
+        print_text(plan)?;
+    }
+    print_text(report)?;
+    if outcome == Outcome::Different {
+        print_text(&"what was read back is not what was written; nothing was published\n")?;
+    }
+    Ok(outcome)
+}

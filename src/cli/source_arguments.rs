@@ -1,0 +1,92 @@
+//! The words by which every subcommand names its disks.
+
+use crate::job::Source;
+use std::path::PathBuf;
+
+/// SRC... and how to read it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SourceArguments {
+    /// Disk images or block devices, in the order in which the machine has them; opened read-only
+    #[arg(value_name = "SRC", required = true)]
+    pub(crate) disks: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) reading: ReadingArguments,
+}
+
+/// How disks are read.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ReadingArguments {
+    /// Format of the disks (raw, qcow2); without it files are recognised by their first bytes, and block devices are raw
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) source_format: Option<String>,
+
+    /// Logical sector size of the disks in bytes, where a file cannot tell
+    #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
+    pub(crate) sector_size: Option<String>,
+
+    /// Changes held in memory before they go to a temporary file
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size)]
+    pub(crate) overlay_memory: u64,
+
+    /// Folder of that temporary file, which has no name there [default: $TMPDIR or /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) temporary_folder: Option<PathBuf>,
+}
+
+impl SourceArguments {
+    /// For the job.
+    pub(crate) fn source(&self) -> Source {
+        self.reading.source(self.disks.clone())
+    }
+}
+
+impl ReadingArguments {
+    /// These disks, read so.
+    pub(crate) fn source(&self, disks: Vec<PathBuf>) -> Source {
+        Source {
+            disks,
+            format: self.source_format.clone(),
+            sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
+            overlay_memory: self.overlay_memory,
+            temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
+        }
+    }
+}
+
+/// A size in bytes with the suffixes of qemu-img: k, M, G, T in powers of 1024.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size: a number, with k, M, G or T behind it");
+    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
+        Some((at, suffix)) if suffix.is_ascii_alphabetic() => {
+            let shift = match suffix.to_ascii_lowercase() {
+                'k' => 10,
+                'm' => 20,
+                'g' => 30,
+                't' => 40,
+                _ => return Err(wrong()),
+            };
+            (text.get(..at).unwrap_or_default(), shift)
+        }
+        Some(_) => (text, 0),
+        None => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_suffixes_of_qemu_img() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("64k"), Ok(65536));
+        assert_eq!(size("32M"), Ok(32 << 20));
+        assert_eq!(size("2GB"), Ok(2 << 30));
+        for wrong in ["", "M", "4X", "-1", "99999999T", "1.5G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Edits of a copy where it lies: the same plan and the same judges, and an undo file.
+
+use super::{editing, planning};
+use crate::{
+    disk::{self, Disk, Error, Kind, Overlay, Result},
+    image::{Beside, Format, qcow2::Qcow2},
+    job::{InPlaceJob, Source},
+    machine,
+    output::Report,
+    plan::Plan,
+    source::{Layer, Opened},
+    undo,
+    watch::Watch,
+};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How edits in place ended.
+#[derive(Debug)]
+pub enum EditedInPlace {
+    /// The disks are changed; the undo files can take it back.
+    Done(Box<Report>, Vec<PathBuf>),
+    /// The plan has blockers, and nothing was written.
+    Blocked(Box<Plan>),
+}
+
+/// Makes the systems's disks fit the target machine where they lie.
+///
+/// # Errors
+/// Before the first byte is written: whatever stopped it, and the disks are as they were. After that: the error names the
+/// undo file.
+pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlace> {
+    watch.stage("inspect", 0);
+    let opened = Opened::open(&job.source)?;
+    let target = machine::load(&job.to, job.driver_db.as_deref())?;
+    let mut examined = opened.examine()?;
+    let mut report = Report::new("in-place");
+    examined.describe(&mut report);
+    let plan = planning::make_plan(&mut examined, &target, &job.options)?;
+    report.plan = Some(plan.clone());
+    if !plan.blockers.is_empty() {
+        return Ok(EditedInPlace::Blocked(Box::new(plan)));
+    }
+    watch.stage("rewrite", 0);
+    let writable = Writable::open(&opened, &job.source)?;
+    let mut edited = Layer::on(writable.disks())?;
+    editing::edit(&plan, &examined, &mut edited, &mut report)?;
+    let undo_files = writable.commit(&job.source, &job.undo, watch)?;
+    Ok(EditedInPlace::Done(Box::new(report), undo_files))
+}
+
+/// Images over overlays over their containers.
+pub(super) struct Writable {
+    overlays: Vec<Arc<Overlay>>,
+    images: Vec<Arc<dyn Disk>>,
+}
+
+impl Writable {
+    /// Opens the containers of `source` for reading, each under an overlay that an image can be edited in.
+    pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
+        let mut overlays: Vec<Arc<Overlay>> = Vec::new();
+        let mut images: Vec<Arc<dyn Disk>> = Vec::new();
+        for (path, format) in source.disks.iter().zip(opened.formats()) {
+            let container = disk::open_source(path, source.sector_size)?;
+            let overlay = Arc::new(match overlays.first() {
+                None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),
+                Some(first) => first.over(container),
+            });
+            images.push(match format {
+                Format::Raw => overlay.clone(),
+                Format::Qcow2 => Arc::new(Qcow2::open_writable(overlay.clone(), &Beside::new(path))?),
+            });
+            overlays.push(overlay);
+        }
+        Ok(Self { overlays, images })
+    }
+
+    /// The disks, which can be written.
+    pub(super) fn disks(&self) -> Vec<Arc<dyn Disk>> {
+        self.images.clone()
+    }
+
+    /// Writes what was changed into the containers, one undo file for each container that changes.
+    pub(super) fn commit(
+        &self,
+        source: &Source,
+        undo_file: &Path,
+        watch: &dyn Watch,
+    ) -> Result<Vec<PathBuf>> {
+        for image in &self.images {
+            image.flush()?;
+        }
+        let changed: Vec<_> = source
+            .disks
+            .iter()
+            .zip(&self.overlays)
+            .filter(|(_, overlay)| !overlay.held().is_empty())
+            .collect();
+        let undo_files: Vec<PathBuf> = (0..changed.len())
+            .map(|index| undo_name(undo_file, index, changed.len()))
+            .collect();
+        if let Some(there) = undo_files.iter().find(|path| path.exists()) {
+            let text = "is there already: give another name for the undo file";
+            return Err(Error::new(Kind::Exists, there.display().to_string(), text));
+        }
+        watch.stage("commit", 0);
+        for ((path, overlay), undo_file) in changed.iter().zip(&undo_files) {
+            undo::commit_in_place(overlay, path, undo_file, watch)?;
+        }
+        Ok(undo_files)
+    }
+}
+
+/// "FILE" for one container, "FILE.1", "FILE.2" for several.
+fn undo_name(file: &Path, index: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return file.to_owned();
+    }
+    let mut name = OsString::from(file);
+    name.push(format!(".{}", index.saturating_add(1)));
+    PathBuf::from(name)
+}

@@ -1,0 +1,203 @@
+//! One edit of one file by hand, in place: judged and undone like those of a plan.
+
+use super::in_place::Writable;
+use crate::{
+    disk::{Digest, Error, Kind, Result},
+    fs::{FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View, mode},
+    job::Source,
+    rewrite,
+    source::{Examined, Layer, Opened},
+    watch::Watch,
+};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// What is done to a file.
+#[derive(Clone, Debug)]
+pub enum Mending {
+    /// New contents from a file of the host; the file is made if it is absent.
+    Put(PathBuf),
+    /// The name is removed, and the file with its last name.
+    Remove,
+}
+
+/// The tree that paths are looked up in.
+pub fn mount_tree(examined: &mut Examined, volume: Option<&str>) -> Result<()> {
+    mount(
+        &mut examined.layer.mounts,
+        examined
+            .inspection
+            .default
+            .and_then(|index| examined.inspection.guests.get(index)),
+        volume,
+    )
+}
+
+fn mount(mounts: &mut Mounts, guest: Option<&crate::guest::Guest>, volume: Option<&str>) -> Result<()> {
+    if let Some(id) = volume {
+        let index = mounts
+            .index_of(id)
+            .or_else(|| mounts.index_of(&format!("disk0/{id}")));
+        let index = index.ok_or_else(|| {
+            let there: Vec<&str> = (0..mounts.count())
+                .filter_map(|index| mounts.volume(index))
+                .collect();
+            let text = format!(
+                "is no volume with a filesystem that is read here; there are: {}",
+                there.join(", ")
+            );
+            Error::new(Kind::NotFound, id, text)
+        })?;
+        mounts.unmount_all();
+        return mounts.mount(&GuestPath::from("/"), index);
+    }
+    if let Some(guest) = guest {
+        return guest.mount(mounts);
+    }
+    match mounts.count() {
+        1 => {
+            mounts.unmount_all();
+            mounts.mount(&GuestPath::from("/"), 0)
+        }
+        0 => Err(Error::new(
+            Kind::NotFound,
+            "source",
+            "holds no filesystem that is read here",
+        )),
+        _ => Err(Error::new(
+            Kind::NotFound,
+            "source",
+            "holds no installed system but several filesystems: name one, as in SRC@disk0/p2",
+        )),
+    }
+}
+
+/// Does `mending` to the file at `path`, in place; the undo file takes it back.
+///
+/// # Errors
+/// Before the first byte is written: whatever stopped it, and the disks are as they were.
+pub fn mend(
+    source: &Source,
+    volume: Option<&str>,
+    path: &GuestPath,
+    mending: &Mending,
+    clock: u64,
+    undo_file: &Path,
+    watch: &dyn Watch,
+) -> Result<Vec<PathBuf>> {
+    let opened = Opened::open(source)?;
+    let mut examined = opened.examine()?;
+    mount_tree(&mut examined, volume)?;
+    let writable = Writable::open(&opened, source)?;
+    let mut edited = Layer::on(writable.disks())?;
+    let guest = examined
+        .inspection
+        .default
+        .and_then(|index| examined.inspection.guests.get(index));
+    mount(&mut edited.mounts, guest, volume)?;
+    let place = edited.mounts.place(path)?.ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            path.to_string(),
+            "the folder that it is to be in is not there",
+        )
+    })?;
+    let id = place.directory.volume.clone();
+    let editor = edited.mounts.edit(place.directory.index)?;
+    editor.set_clock(clock);
+    let (changed, expected) = match mending {
+        Mending::Put(from) => {
+            let label = from.display().to_string();
+            let mut contents = Hashing {
+                file: File::open(from).map_err(|e| Error::io(label, e))?,
+                hasher: blake3::Hasher::new(),
+            };
+            let node = match place.node {
+                Some(node) if !editor.attributes(node)?.is_file() => {
+                    return Err(Error::new(
+                        Kind::Unsupported,
+                        path.to_string(),
+                        "is no regular file",
+                    ));
+                }
+                Some(node) => node,
+                None => editor.create(place.directory.node, &place.name, mode::FILE | 0o644)?,
+            };
+            editor.replace(node, &mut contents)?;
+            (place.node, Some(Digest(*contents.hasher.finalize().as_bytes())))
+        }
+        Mending::Remove => {
+            editor.remove(place.directory.node, &place.name)?;
+            (place.node, None)
+        }
+    };
+    editor.commit()?;
+    judge(&id, &place.path_there, changed, expected, &examined, &edited)?;
+    writable.commit(source, undo_file, watch)
+}
+
+/// The three judges of this one edit.
+fn judge(
+    id: &str,
+    path: &GuestPath,
+    changed: Option<Node>,
+    expected: Option<Digest>,
+    examined: &Examined,
+    edited: &Layer,
+) -> Result<()> {
+    let missing = || Error::new(Kind::NotFound, id, "the volume that was edited is gone");
+    let (before, _) = examined.layer.volume(id).ok_or_else(missing)?;
+    let (after, contents) = edited.volume(id).ok_or_else(missing)?;
+    let changed: BTreeSet<Node> = changed.into_iter().collect();
+    if let Detected::FileSystem(reader) = detect::open(before.disk.clone())? {
+        rewrite::audit(id, &*reader, &contents.recorder.written(), &changed)?;
+    }
+    let wrong = |judge: &str| {
+        let text = format!(
+            "stopped: {judge} does not see {path} as it was meant; nothing was written. Please report this"
+        );
+        Error::new(Kind::Corrupt, id, text)
+    };
+    if let Detected::FileSystem(reader) = detect::open(after.disk.clone())?
+        && see(reader, path)? != expected
+    {
+        return Err(wrong("a reader opened afresh"));
+    }
+    if let Some(witness) = Ext4View::open(after.disk.clone())
+        && let Ok(seen) = witness.see(path)
+        && seen != expected
+    {
+        return Err(wrong(witness.name()));
+    }
+    Ok(())
+}
+
+fn see(reader: Box<dyn FileSystem>, path: &GuestPath) -> Result<Option<Digest>> {
+    let mounts = Mounts::new(vec![(String::new(), reader)]);
+    let Some(found) = mounts.find_on(0, path)? else {
+        return Ok(None);
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update_reader(mounts.open_found(&found)?)
+        .map_err(|error| Error::io(path.to_string(), error))?;
+    Ok(Some(Digest(*hasher.finalize().as_bytes())))
+}
+
+/// Hashes what is read through it.
+struct Hashing {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hasher.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}

@@ -1,0 +1,117 @@
+//! A job from end to end: open → overlay → scan → inspect → match → plan → edit → judge → discard what is free →
+//! copy → verify → publish.
+
+mod editing;
+mod in_place;
+mod mending;
+mod planning;
+mod products;
+mod stages;
+mod writing;
+
+pub use in_place::{EditedInPlace, edit_in_place};
+pub use mending::{Mending, mend, mount_tree};
+pub use planning::make_plan;
+
+use crate::{
+    copy::{self, Identity},
+    destination,
+    disk::{self, Digest, Error},
+    job::Job,
+    machine,
+    output::Report,
+    plan::Plan,
+    source::{Layer, Opened},
+    watch::Watch,
+};
+use products::Products;
+use stages::Stages;
+
+/// How a conversion ended.
+#[derive(Debug)]
+pub enum Converted {
+    /// All is there; the report says what was done.
+    Done(Box<Report>),
+    /// The plan has blockers, and nothing was written.
+    Blocked(Box<Plan>),
+    /// What was read back is not what was written, and nothing was published.
+    Different(Box<Report>),
+}
+
+/// Carries out `job`.
+///
+/// # Errors
+/// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
+pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
+    let mut stages = Stages::new(watch);
+    let mut report = Report::new("convert");
+
+    stages.begin("inspect", 0);
+    let opened = Opened::open(&job.source)?;
+    let target = machine::load(&job.to, job.driver_db.as_deref())?;
+    let mut examined = opened.examine()?;
+    examined.describe(&mut report);
+
+    stages.begin("plan", 0);
+    let products = Products::of(job, examined.layer.disks.len())?;
+    let mut destination = if job.dry_run {
+        None
+    } else {
+        Some(products.open_destination(job)?)
+    };
+    let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
+    report.plan = Some(plan.clone());
+    if !plan.blockers.is_empty() {
+        return Ok(Converted::Blocked(Box::new(plan)));
+    }
+    if let Some(destination) = &mut destination {
+        planning::keep(&plan, &mut **destination)?;
+    }
+
+    stages.begin("rewrite", 0);
+    let mut edited = Layer::on(opened.overlays(&examined.layer.disks))?;
+    editing::edit(&plan, &examined, &mut edited, &mut report)?;
+    let discarded = editing::discard_free(&edited)?;
+
+    let Some(mut destination) = destination else {
+        report.stages = stages.end();
+        return Ok(Converted::Done(Box::new(report)));
+    };
+    let (plan_digest, source_digest) = (planning::digest(&plan)?, copy::source_identity(&opened.paths())?);
+    for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
+        let identity = Identity {
+            plan: plan_digest,
+            source: source_digest,
+            size: disk.size(),
+        };
+        let written = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
+        let mut written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
+                return Err(destination::explain_full(error, &*destination, still_needed));
+            }
+        };
+        written.discarded = discarded;
+        report.disks.push(written);
+    }
+    report.stages = stages.end();
+    if job.verify && !report.disks.iter().all(|disk| disk.verified) {
+        return Ok(Converted::Different(Box::new(report)));
+    }
+    products.add_definition(&plan, &mut *destination)?;
+    products.add_report(&report, &mut *destination)?;
+    destination.publish()?;
+    Ok(Converted::Done(Box::new(report)))
+}
+
+/// What is made of facts that cannot be written as JSON.
+fn not_json(what: &str, error: serde_json::Error) -> Error {
+    Error::io(what, error.into())
+}
+
+/// Digest of a value's JSON.
+fn digest_of(what: &str, value: &impl serde::Serialize) -> disk::Result<Digest> {
+    let json = serde_json::to_vec(value).map_err(|error| not_json(what, error))?;
+    Ok(Digest::of(&json))
+}

@@ -1,0 +1,356 @@
+//! Copies against plain bytes; breaks, full sinks, cancelling.
+
+use super::*;
+use crate::{
+    copy::{FileLedger, Identity, digest, verify},
+    disk::{Content, DiskSink, Extent, FileDisk, MemoryDisk, Overlay},
+    watch::Unwatched,
+};
+use proptest::prelude::*;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize},
+};
+
+/// Forgets what was put since the last checkpoint when the power goes.
+#[derive(Debug)]
+struct Brittle {
+    durable: Arc<MemoryDisk>,
+    pending: Mutex<Vec<(u64, Vec<u8>)>>,
+    puts_left: AtomicU64,
+    puts: AtomicUsize,
+}
+
+impl Brittle {
+    fn new(durable: Arc<MemoryDisk>, puts_left: u64) -> Self {
+        Self {
+            durable,
+            pending: Mutex::default(),
+            puts_left: AtomicU64::new(puts_left),
+            puts: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Sink for Brittle {
+    fn unit(&self) -> u32 {
+        1 << 16
+    }
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        assert!(offset.is_multiple_of(1 << 16));
+        let left = self
+            .puts_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_err() {
+            return Err(Error::new(Kind::Full, "brittle", "no space is left"));
+        }
+        self.puts.fetch_add(1, Ordering::SeqCst);
+        lock(&self.pending).push((offset, bytes.to_vec()));
+        Ok(())
+    }
+    fn skip(&self, range: Range<u64>) -> Result<()> {
+        assert!(!range.is_empty());
+        Ok(())
+    }
+    fn keep(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        for (offset, bytes) in lock(&self.pending).drain(..) {
+            self.durable.write_at(offset, &bytes)?;
+        }
+        Ok(())
+    }
+    fn finish(&self) -> Result<()> {
+        self.checkpoint()
+    }
+}
+
+/// Chunks of data, of zeros, of a little data, by a pattern of digits.
+fn patterned(pattern: &[u8], tail: usize) -> Arc<Overlay> {
+    let size = pattern.len() * CHUNK as usize + tail;
+    let base = Arc::new(MemoryDisk::new("source", vec![0; size]));
+    for (index, kind) in pattern.iter().enumerate() {
+        let at = index as u64 * CHUNK;
+        match kind {
+            1 => base.write_at(at, &vec![index as u8 + 1; CHUNK as usize]).unwrap(),
+            2 => base.write_at(at + 70_000, &[9; 10]).unwrap(),
+            _ => {}
+        }
+    }
+    if tail > 0 {
+        base.write_at(size as u64 - 1, &[5]).unwrap();
+    }
+    let overlay = Overlay::new(base, 1 << 20, "/nowhere");
+    for (index, kind) in pattern.iter().enumerate() {
+        if *kind == 3 {
+            overlay
+                .discard(index as u64 * CHUNK..(index as u64 + 1) * CHUNK)
+                .unwrap();
+        }
+    }
+    Arc::new(overlay)
+}
+
+fn contents(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0; disk.size() as usize];
+    disk.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn identity(size: u64) -> Identity {
+    Identity {
+        plan: Digest::of(b"plan"),
+        source: Digest::of(b"source"),
+        size,
+    }
+}
+
+fn pace(threads: usize) -> Pace {
+    Pace {
+        threads,
+        checkpoint_bytes: 2 << 20,
+        ..Pace::default()
+    }
+}
+
+#[test]
+fn what_arrives_is_what_was_there_and_zeros_are_left_out() {
+    let source = patterned(&[1, 0, 0, 2, 3, 3, 1, 3], 1000);
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target.clone(), u64::MAX);
+    let copied = copy(&*source, &sink, &NoLedger, pace(3), &Unwatched).unwrap();
+    assert!(target.contents() == contents(&*source));
+    assert_eq!(copied.put, 2 * CHUNK + (1 << 16) + 1000);
+    assert_eq!(copied.put + copied.skipped, source.size());
+    assert_eq!(copied.read, 5 * CHUNK + 1000);
+    assert_eq!(digest(&*target, &Unwatched).unwrap(), copied.digest);
+    // A disk of the same contents with another map has the same hash; one bit more has not.
+    target.write_at(5 * CHUNK, &[1]).unwrap();
+    assert_ne!(digest(&*target, &Unwatched).unwrap(), copied.digest);
+}
+
+#[test]
+fn a_terabyte_of_holes_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = FileDisk::create(&folder.path().join("source"), 1 << 40).unwrap();
+    let target = Arc::new(FileDisk::create(&folder.path().join("target"), 1 << 40).unwrap());
+    let path = folder.path().join("ledger");
+    let ledger = FileLedger::create(&path, &identity(1 << 40)).unwrap();
+    let begun = Instant::now();
+    let sink = DiskSink::new(target.clone(), true);
+    let copied = copy(&source, &sink, &ledger, Pace::default(), &Unwatched).unwrap();
+    assert_eq!((copied.skipped, copied.read), (1 << 40, 0));
+    assert_eq!(verify(&*target, &ledger, &Unwatched).unwrap().differing, 0);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(std::fs::metadata(&path).unwrap().len() < 300);
+}
+
+#[test]
+fn a_disk_without_bytes_is_copied() {
+    let empty = MemoryDisk::new("empty", Vec::new());
+    let sink = DiskSink::new(Arc::new(MemoryDisk::new("target", Vec::new())), true);
+    let copied = copy(&empty, &sink, &NoLedger, Pace::default(), &Unwatched).unwrap();
+    assert_eq!(copied.put + copied.skipped, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_broken_copy_resumes_to_identical_bytes_and_trusts_only_what_is_durable(
+        pattern in prop::collection::vec(0..4_u8, 1..14),
+        tail in prop_oneof![Just(0_usize), Just(700)],
+        lives in prop::collection::vec(0..6_u64, 0..4),
+        threads in 1..4_usize,
+        torn in 0..60_u64,
+    ) {
+        let source = patterned(&pattern, tail);
+        let size = source.size();
+        let target = Arc::new(MemoryDisk::new("target", vec![0; size as usize]));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        drop(FileLedger::create(&path, &identity(size)).unwrap());
+        for puts in lives {
+            let ledger = FileLedger::open(&path, &identity(size)).unwrap();
+            // What is pending in the sink is lost with it; the checkpoint after the failure is what survives.
+            let _ = copy(&*source, &Brittle::new(target.clone(), puts), &ledger, pace(threads), &Unwatched);
+            drop(ledger);
+            let length = std::fs::metadata(&path).unwrap().len();
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(length.saturating_sub(torn)).unwrap();
+        }
+        let ledger = FileLedger::open(&path, &identity(size)).unwrap();
+        for index in 0..chunks(size) {
+            if let Some(hash) = ledger.at(index).unwrap().hash {
+                let range = chunk_range(size, index, 1);
+                let bytes = &target.contents()[range.start as usize..range.end as usize];
+                prop_assert_eq!(hash, (!is_zero(bytes)).then(|| Digest::of(bytes)));
+            }
+        }
+        let last = Brittle::new(target.clone(), u64::MAX);
+        let copied = copy(&*source, &last, &ledger, pace(threads), &Unwatched).unwrap();
+        prop_assert_eq!(copied.put + copied.skipped + copied.known, size);
+        prop_assert!(target.contents() == contents(&*source));
+        let verified = verify(&*target, &ledger, &Unwatched).unwrap();
+        prop_assert_eq!((verified.differing, verified.digest), (0, copied.digest));
+        drop(ledger);
+        let ledger = FileLedger::open(&path, &identity(size)).unwrap();
+        prop_assert_eq!(ledger.digest(), Some(copied.digest));
+        let idle = Brittle::new(target.clone(), 0);
+        let again = copy(&*source, &idle, &ledger, pace(threads), &Unwatched).unwrap();
+        prop_assert_eq!((again.known, again.digest), (size, copied.digest));
+    }
+}
+
+#[test]
+fn a_change_in_the_target_is_found_where_it_is() {
+    let source = patterned(&[1, 1, 0, 1], 0);
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap();
+    let sink = DiskSink::new(target.clone(), false);
+    copy(&*source, &sink, &ledger, Pace::default(), &Unwatched).unwrap();
+    target.write_at(2 * CHUNK + 5, &[1]).unwrap();
+    let verified = verify(&*target, &ledger, &Unwatched).unwrap();
+    assert_eq!(verified.differing, 1);
+    assert_eq!(verified.differences[0].range, 2 * CHUNK..3 * CHUNK);
+    assert!(!verified.differences[0].unknown);
+}
+
+#[test]
+fn a_sink_that_only_goes_forward_is_woken_when_another_thread_fails() {
+    #[derive(Default)]
+    struct Forward {
+        next: Mutex<(u64, bool)>,
+        moved: std::sync::Condvar,
+    }
+    impl Forward {
+        fn take(&self, range: Range<u64>) -> Result<()> {
+            let mut next = lock(&self.next);
+            while next.0 != range.start {
+                if next.1 {
+                    return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
+                }
+                next = self.moved.wait(next).unwrap();
+            }
+            next.0 = range.end;
+            self.moved.notify_all();
+            Ok(())
+        }
+    }
+    impl Sink for Forward {
+        fn unit(&self) -> u32 {
+            512
+        }
+        fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+            self.take(offset..offset + bytes.len() as u64)
+        }
+        fn skip(&self, range: Range<u64>) -> Result<()> {
+            self.take(range)
+        }
+        fn keep(&self, range: Range<u64>) -> Result<()> {
+            self.take(range)
+        }
+        fn checkpoint(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+        fn abandon(&self) {
+            lock(&self.next).1 = true;
+            self.moved.notify_all();
+        }
+    }
+    /// Cannot be read in its third chunk.
+    #[derive(Debug)]
+    struct Scratched(MemoryDisk);
+    impl Disk for Scratched {
+        fn label(&self) -> &str {
+            "scratched"
+        }
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            if offset == 2 * CHUNK {
+                thread::sleep(Duration::from_millis(50));
+                return Err(Error::new(Kind::Io, "scratched", "cannot be read").at(offset));
+            }
+            self.0.read_at(offset, buffer)
+        }
+        fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {
+            Ok(vec![Extent::new(range, Content::Data)])
+        }
+    }
+    let source = patterned(&[1, 2, 0, 1, 1, 2, 1], 10);
+    let sink = Forward::default();
+    copy(&*source, &sink, &NoLedger, pace(4), &Unwatched).unwrap();
+    assert_eq!(lock(&sink.next).0, source.size());
+    let source = Scratched(MemoryDisk::new("s", vec![1; 9 << 20]));
+    let error = copy(&source, &Forward::default(), &NoLedger, pace(4), &Unwatched).unwrap_err();
+    assert_eq!((error.kind, error.offset), (Kind::Io, Some(2 * CHUNK)));
+}
+
+#[test]
+fn a_cancelled_copy_says_so_and_keeps_what_it_has() {
+    struct Impatient(AtomicU64);
+    impl Watch for Impatient {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, bytes: u64) {
+            self.0.fetch_add(bytes, Ordering::SeqCst);
+        }
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::SeqCst) >= 3 << 20
+        }
+    }
+    let source = patterned(&[1; 8], 0);
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap();
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target, u64::MAX);
+    let error = copy(&*source, &sink, &ledger, pace(1), &Impatient(AtomicU64::new(0))).unwrap_err();
+    assert_eq!(error.kind, Kind::Cancelled);
+    assert_eq!(
+        ledger.at(2).unwrap().hash,
+        Some(Some(Digest::of(&vec![3; 1 << 20])))
+    );
+    assert_eq!(
+        ledger.at(3).unwrap(),
+        crate::copy::Entry {
+            hash: None,
+            count: u64::MAX
+        }
+    );
+    assert_eq!(ledger.digest(), None);
+}
+
+#[test]
+fn a_unit_that_does_not_divide_a_chunk_is_refused() {
+    struct Odd;
+    impl Sink for Odd {
+        fn unit(&self) -> u32 {
+            3 << 20
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let source = patterned(&[1], 0);
+    let error = copy(&*source, &Odd, &NoLedger, pace(1), &Unwatched).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsupported);
+}

@@ -1,0 +1,213 @@
+//! The folder beside OUT in which everything is made: `.OUT.rehome-work`.
+//!
+//! | entry | what |
+//! |---|---|
+//! | `lock` | held (flock) by the run that works here |
+//! | `products/` | what will be published, under its final names |
+//! | `ledgers/NAME` | what of product NAME is durably there |
+//! | `kept/NAME` | the plan and whatever else a resume needs |
+
+use super::publish::{failed, sync_folder};
+use crate::{
+    copy::{FileLedger, Identity},
+    disk::{Error, Kind, Result},
+};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// What a run that ends now leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing: what was made is removed.
+    Nothing,
+    /// This work folder, which `--resume` can go on with.
+    Resumable(PathBuf),
+}
+
+/// A locked work folder.
+#[derive(Debug)]
+pub(super) struct WorkFolder {
+    path: PathBuf,
+    /// Held as long as we live.
+    _lock: File,
+}
+
+const PRODUCTS: &str = "products";
+const LEDGERS: &str = "ledgers";
+const KEPT: &str = "kept";
+const LOCK: &str = "lock";
+
+impl WorkFolder {
+    /// Where the work folder of OUT `name` in `parent` is.
+    pub(super) fn place(parent: &Path, name: &OsStr) -> PathBuf {
+        let mut folder = OsString::from(".");
+        folder.push(name);
+        folder.push(".rehome-work");
+        parent.join(folder)
+    }
+
+    /// A new one; fails if there is one.
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A lock that is held says more than a folder that exists.
+                drop(Self::lock(&path)?);
+                let text =
+                    "an unfinished run is there: go on with --resume, or remove this folder to start again";
+                return Err(Error::new(Kind::Exists, path.display().to_string(), text));
+            }
+            Err(error) => return Err(failed(&path, error)),
+        }
+        let lock = Self::lock(&path)?;
+        for folder in [PRODUCTS, LEDGERS, KEPT] {
+            let folder = path.join(folder);
+            fs::create_dir(&folder).map_err(|error| failed(&folder, error))?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The one that an earlier run left.
+    pub(super) fn open(path: PathBuf) -> Result<Self> {
+        if !path.is_dir() {
+            let text = "no unfinished run is there: start without --resume";
+            return Err(Error::new(Kind::NotFound, path.display().to_string(), text));
+        }
+        let lock = Self::lock(&path)?;
+        for folder in [PRODUCTS, LEDGERS, KEPT] {
+            let folder = path.join(folder);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed(&folder, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    fn lock(path: &Path) -> Result<File> {
+        let name = path.join(LOCK);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(&name).map_err(|error| failed(&name, error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(Errno::WOULDBLOCK) => {
+                let text = "another run is working here; wait for it, or stop it";
+                Err(Error::new(Kind::Unsafe, path.display().to_string(), text))
+            }
+            Err(error) => Err(failed(&name, error.into())),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn products(&self) -> PathBuf {
+        self.path.join(PRODUCTS)
+    }
+
+    /// Where product `name` is made.
+    pub(super) fn product(&self, name: &str) -> Result<PathBuf> {
+        self.entry(PRODUCTS, name)
+    }
+
+    /// `name` in one of the sub-folders. A product's name is one path component: it must not lead elsewhere.
+    fn entry(&self, folder: &str, name: &str) -> Result<PathBuf> {
+        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        if plain {
+            return Ok(self.path.join(folder).join(name));
+        }
+        let text = format!("{name:?} cannot be the name of a file in it");
+        Err(Error::new(
+            Kind::Unsupported,
+            self.path.display().to_string(),
+            text,
+        ))
+    }
+
+    /// The ledger of product `name`: the one that is there, or a new one.
+    pub(super) fn ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
+        let path = self.entry(LEDGERS, name)?;
+        if path.exists() {
+            FileLedger::open(&path, identity)
+        } else {
+            FileLedger::create(&path, identity)
+        }
+    }
+
+    /// Forgets what the ledger of product `name` knew.
+    pub(super) fn forget(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
+        let path = self.entry(LEDGERS, name)?;
+        fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+        FileLedger::create(&path, identity)
+    }
+
+    /// Writes a whole file of the set and makes it durable.
+    pub(super) fn file(&self, name: &str, contents: &[u8]) -> Result<()> {
+        write_file(&self.product(name)?, contents)
+    }
+
+    pub(super) fn keep(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let path = self.entry(KEPT, name)?;
+        write_file(&path, contents)?;
+        sync_folder(&self.path.join(KEPT))
+    }
+
+    pub(super) fn kept(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.entry(KEPT, name)?;
+        match fs::read(&path) {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&path, error)),
+        }
+    }
+
+    /// Does a ledger of this folder know anything? What cannot be looked at is kept.
+    fn is_worth_keeping(&self) -> bool {
+        let Ok(entries) = fs::read_dir(self.path.join(LEDGERS)) else {
+            return true;
+        };
+        entries
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .any(|metadata| FileLedger::has_records(metadata.len()))
+    }
+
+    pub(super) fn leftover(&self) -> Leftover {
+        if self.is_worth_keeping() {
+            Leftover::Resumable(self.path.clone())
+        } else {
+            Leftover::Nothing
+        }
+    }
+
+    /// Removes it with all that is in it.
+    pub(super) fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path).map_err(|error| failed(&self.path, error))
+    }
+
+    /// For a run that ends before it published.
+    pub(super) fn end(&self) {
+        if self.leftover() == Leftover::Nothing {
+            // Nobody is left to hear of a failure; the next run finds the folder and says what to do.
+            let _ = self.remove();
+        }
+    }
+}
+
+fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let mut file = File::create(path).map_err(|error| failed(path, error))?;
+    file.write_all(contents)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| failed(path, error))
+}

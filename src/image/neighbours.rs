@@ -1,0 +1,107 @@
+//! Files that an image names: its backing file. Opened only beside the image, never by a guess at their format.
+
+use super::{Format, open};
+use crate::disk::{Disk, Error, FileDisk, Kind, Result};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// May this image open the file that it names? The caller's answer; the image has no other way out.
+pub trait Neighbours {
+    /// Opens `name` for reading. `format` as the image declares it; never probed.
+    fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>>;
+}
+
+/// No file may be opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNeighbours;
+
+impl Neighbours for NoNeighbours {
+    fn open(&self, name: &[u8], _format: Option<&str>) -> Result<Arc<dyn Disk>> {
+        Err(Error::new(
+            Kind::Unsupported,
+            String::from_utf8_lossy(name),
+            "is named by the image as its backing file, but no other file may be opened here",
+        ))
+    }
+}
+
+/// Files of one folder may be opened, and what they name in turn if it is there too.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    folder: PathBuf,
+    depth: usize,
+}
+
+/// Longer chains exist only where nobody ever commits; one that runs in a circle has no end.
+const LONGEST_CHAIN: usize = 16;
+
+impl Beside {
+    /// The folder that holds `image`.
+    pub fn new(image: &Path) -> Self {
+        let folder = image.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            folder: folder.unwrap_or(Path::new(".")).to_owned(),
+            depth: 0,
+        }
+    }
+}
+
+impl Neighbours for Beside {
+    fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
+        let text = String::from_utf8_lossy(name).into_owned();
+        let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));
+        let path = Path::new(OsStr::from_bytes(name.strip_prefix(b"file:").unwrap_or(name)));
+        let resolve = |path: &Path| path.canonicalize().map_err(|error| Error::io(&*text, error));
+        let path = resolve(&self.folder.join(path))?;
+        if path.parent() != Some(resolve(&self.folder)?.as_path()) {
+            return refuse(
+                Kind::Unsupported,
+                format!(
+                    "is named as a backing file, but lies outside {}; only files beside the image are opened. Move it \
+                     there, or make one image of both with `qemu-img convert`",
+                    self.folder.display()
+                ),
+            );
+        }
+        if self.depth >= LONGEST_CHAIN {
+            return refuse(
+                Kind::Corrupt,
+                format!(
+                    "is the end of a chain of more than {LONGEST_CHAIN} backing files, or the chain runs in a circle"
+                ),
+            );
+        }
+        let Some(format) = format else {
+            return refuse(
+                Kind::Unsupported,
+                "is named as a backing file without its format, and a guest could have written any magic into it; \
+                 `qemu-img rebase -u -b FILE -F FORMAT IMAGE` adds the format"
+                    .to_owned(),
+            );
+        };
+        let format: Format = match format.parse() {
+            Ok(format) => format,
+            Err(error) => return refuse(Kind::Unsupported, error),
+        };
+        // Not a pipe, which would wait forever.
+        if !path
+            .metadata()
+            .map_err(|error| Error::io(&*text, error))?
+            .is_file()
+        {
+            return refuse(
+                Kind::Unsupported,
+                "is named as a backing file, but is no regular file".to_owned(),
+            );
+        }
+        let beside = Self {
+            folder: self.folder.clone(),
+            depth: self.depth + 1,
+        };
+        Ok(open(Arc::new(FileDisk::open(&path)?), Some(format), &beside)?)
+    }
+}

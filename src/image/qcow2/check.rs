@@ -1,0 +1,280 @@
+//! Checking: every cluster is counted as often as something refers to it, as `qemu-img check` does.
+
+use super::{
+    disk::Qcow2,
+    header::Header,
+    l2_table::{self, COPIED, OFFSET},
+    refcount::{count_at, read_table},
+    snapshot,
+};
+use crate::disk::{Disk, Error, Kind, Result};
+
+/// One count of two bytes each is held in memory: 64 MiB, for files of 2 TiB at the usual cluster size.
+const MOST_CLUSTERS: u64 = 32 << 20;
+
+/// A file made to take for ever has more tables than this; a whole disk of 512 TiB has not.
+const MOST_TABLES: u64 = 1 << 20;
+
+/// More findings of an image tell nobody anything.
+const MOST_FINDINGS: usize = 100;
+
+/// Structure errors and leaks of `image`, one sentence each; none if it is sound.
+pub(super) fn check(image: &Qcow2) -> Result<Vec<String>> {
+    let cluster = image.header.cluster_size();
+    let clusters = image.container.size().div_ceil(cluster);
+    let too_large = |what: &str| {
+        Error::new(
+            Kind::Unsupported,
+            image.label(),
+            format!("{what} to be checked here: `qemu-img check` does it"),
+        )
+    };
+    if clusters > MOST_CLUSTERS {
+        return Err(too_large("has too many clusters"));
+    }
+    let mut checker = Checker {
+        image,
+        used: vec![0; usize::try_from(clusters).unwrap_or(0)],
+        findings: Vec::new(),
+        more: 0,
+        tables: 0,
+    };
+    let refcount_table = read_table(image.container.as_ref(), &image.header)?;
+    let (snapshots, snapshot_bytes) = snapshot::read(image.container.as_ref(), &image.header)?;
+    checker.count_fixed_tables(&refcount_table, snapshot_bytes);
+    let active = image
+        .l1
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
+    for entry in &active {
+        checker.count_table(*entry)?;
+    }
+    for snapshot in &snapshots {
+        let l1 = checker.read_snapshot_l1(*snapshot)?;
+        checker.count_range(
+            snapshot.l1_offset,
+            u64::from(snapshot.l1_size) * 8,
+            "a snapshot's table",
+        );
+        for entry in l1 {
+            checker.count_table(entry)?;
+        }
+    }
+    if checker.tables > MOST_TABLES {
+        return Err(too_large("has too many tables"));
+    }
+    let counts = Counts::new(image, &refcount_table);
+    checker.check_copied_flags(&active, &counts)?;
+    checker.compare(&counts)?;
+    Ok(checker.into_findings())
+}
+
+struct Checker<'a> {
+    image: &'a Qcow2,
+    /// How often each cluster is referred to; stays at the greatest value.
+    used: Vec<u16>,
+    findings: Vec<String>,
+    more: usize,
+    tables: u64,
+}
+
+impl Checker<'_> {
+    fn header(&self) -> &Header {
+        &self.image.header
+    }
+
+    fn find(&mut self, text: impl FnOnce() -> String) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(text());
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    fn into_findings(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.findings.push(format!("{} more findings", self.more));
+        }
+        self.findings
+    }
+
+    /// `length` bytes at `offset` are `what`.
+    fn count_range(&mut self, offset: u64, length: u64, what: &str) {
+        if length == 0 {
+            return;
+        }
+        let cluster = self.header().cluster_size();
+        let first = usize::try_from(offset / cluster).unwrap_or(usize::MAX);
+        let end = usize::try_from(offset.saturating_add(length).div_ceil(cluster)).unwrap_or(usize::MAX);
+        match self.used.get_mut(first..end) {
+            Some(used) => used.iter_mut().for_each(|count| *count = count.saturating_add(1)),
+            None => self.find(|| format!("{what} at byte {offset} lies past the end of the file")),
+        }
+    }
+
+    fn count_fixed_tables(&mut self, refcount_table: &[u64], snapshot_bytes: u64) {
+        let header = self.header().clone();
+        let cluster = header.cluster_size();
+        self.count_range(0, cluster, "the header");
+        let table_bytes = u64::from(header.refcount_table_clusters) * cluster;
+        self.count_range(header.refcount_table_offset, table_bytes, "the refcount table");
+        self.count_range(
+            header.l1_offset,
+            u64::from(header.l1_size) * 8,
+            "the first-level table",
+        );
+        self.count_range(header.snapshots_offset, snapshot_bytes, "the snapshot table");
+        for entry in refcount_table.iter().filter(|entry| **entry != 0) {
+            self.count_range(*entry & !511, cluster, "a refcount block");
+        }
+    }
+
+    fn read_snapshot_l1(&self, snapshot: snapshot::Snapshot) -> Result<Vec<u64>> {
+        let length = u64::from(snapshot.l1_size) * 8;
+        self.image
+            .must_exist("first-level table of a snapshot", snapshot.l1_offset, length)?;
+        // Within LARGEST_L1, and the file has as many bytes.
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        self.image.container.read_at(snapshot.l1_offset, &mut bytes)?;
+        Ok(l2_table::words(&bytes))
+    }
+
+    /// Counts the second-level table that `entry` of a first-level table names, and all that it refers to.
+    fn count_table(&mut self, entry: u64) -> Result<()> {
+        let host = entry & OFFSET;
+        let cluster = self.header().cluster_size();
+        if host == 0 || self.tables > MOST_TABLES {
+            return Ok(());
+        }
+        self.tables += 1;
+        if !host.is_multiple_of(cluster) {
+            self.find(|| format!("a second-level table at byte {host} does not begin a cluster"));
+            return Ok(());
+        }
+        if host.saturating_add(cluster) > self.image.container.size() {
+            self.find(|| format!("a second-level table at byte {host} lies past the end of the file"));
+            return Ok(());
+        }
+        self.count_range(host, cluster, "a second-level table");
+        let table = self.image.table(host)?;
+        for entry in self.entries(&table) {
+            if l2_table::is_compressed(entry) {
+                let (start, length) = l2_table::compressed(entry, self.header().cluster_bits);
+                // The last sector need not be there wholly.
+                let there = self.image.container.size().saturating_sub(start).min(length);
+                self.count_range(start, there.max(1), "a compressed cluster");
+            } else if let Some(data) = l2_table::standard_host(entry) {
+                if data.is_multiple_of(cluster) {
+                    self.count_range(data, 1, "a data cluster");
+                } else {
+                    self.find(|| format!("a data cluster at byte {data} does not begin a cluster"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of `table`, without the bitmaps of extended ones.
+    fn entries(&self, table: &[u64]) -> Vec<u64> {
+        let step = if self.header().has_extended_l2() { 2 } else { 1 };
+        table.iter().copied().step_by(step).collect()
+    }
+
+    /// In tables of the active disk the flag says whether the count is exactly one.
+    fn check_copied_flags(&mut self, active: &[u64], counts: &Counts<'_>) -> Result<()> {
+        let cluster = self.header().cluster_size();
+        for l1_entry in active.iter().filter(|entry| **entry & OFFSET != 0) {
+            let host = l1_entry & OFFSET;
+            if !host.is_multiple_of(cluster) || host.saturating_add(cluster) > self.image.container.size() {
+                continue;
+            }
+            self.check_copied_flag(*l1_entry, host, counts)?;
+            let table = self.image.table(host)?;
+            for entry in self.entries(&table) {
+                if let Some(data) = l2_table::standard_host(entry) {
+                    self.check_copied_flag(entry, data, counts)?;
+                } else if l2_table::is_compressed(entry) && entry & COPIED != 0 {
+                    self.find(|| {
+                        format!("an entry {entry:#018x} for a compressed cluster has the COPIED flag")
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_copied_flag(&mut self, entry: u64, host: u64, counts: &Counts<'_>) -> Result<()> {
+        let count = counts.of(host / self.header().cluster_size())?;
+        if (count == 1) != (entry & COPIED != 0) {
+            self.find(|| {
+                format!("an entry {entry:#018x} names a cluster that is counted {count} times: its COPIED flag is wrong")
+            });
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, counts: &Counts<'_>) -> Result<()> {
+        let cluster = self.header().cluster_size();
+        for index in 0..self.used.len() {
+            let used = u64::from(self.used.get(index).copied().unwrap_or(0));
+            let count = counts.of(index as u64)?;
+            let at = index as u64 * cluster;
+            if count < used {
+                self.find(|| {
+                    format!("error: the cluster at byte {at} is used {used} times but counted {count} times")
+                });
+            } else if count > used {
+                self.find(|| {
+                    format!("leak: the cluster at byte {at} is used {used} times but counted {count} times")
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The counts as the image has them, one block in memory.
+struct Counts<'a> {
+    image: &'a Qcow2,
+    table: &'a [u64],
+    block: std::cell::RefCell<Option<(u64, Vec<u8>)>>,
+}
+
+impl<'a> Counts<'a> {
+    fn new(image: &'a Qcow2, table: &'a [u64]) -> Self {
+        Self {
+            image,
+            table,
+            block: std::cell::RefCell::new(None),
+        }
+    }
+
+    fn of(&self, cluster: u64) -> Result<u64> {
+        let order = self.image.header.refcount_order;
+        let size = self.image.header.cluster_size();
+        let per_block = (size * 8) >> order;
+        let entry = usize::try_from(cluster / per_block)
+            .ok()
+            .and_then(|index| self.table.get(index));
+        let host = entry.copied().unwrap_or(0) & !511;
+        if host == 0 {
+            return Ok(0);
+        }
+        let mut block = self.block.borrow_mut();
+        if block.as_ref().is_none_or(|(there, _)| *there != host) {
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            self.image.container.read_at(host, &mut bytes)?;
+            *block = Some((host, bytes));
+        }
+        let bytes = block
+            .as_ref()
+            .map(|(_, bytes)| bytes.as_slice())
+            .unwrap_or_default();
+        Ok(count_at(
+            bytes,
+            usize::try_from(cluster % per_block).unwrap_or(usize::MAX),
+            order,
+        ))
+    }
+}

@@ -1,0 +1,305 @@
+//! The qcow2 header: "Header" and "Header extensions" of qemu's `docs/interop/qcow2.txt`.
+
+use super::flaw::Flaw;
+use crate::disk::field::{bytes_at, put_bytes, put_u32_be, put_u64_be, u8_at, u32_be, u64_be};
+
+pub(super) const MAGIC: u32 = 0x5146_49fb; // "QFI\xfb"
+
+/// Bytes of the header of version 2; of version 3 without and with the compression type.
+const LENGTH_2: u32 = 72;
+const LENGTH_3: u32 = 104;
+pub(super) const LENGTH_3_COMPRESSION: u32 = 112;
+
+/// The header, its extensions and the backing file name lie in the first cluster, which is 2 MiB at most; nothing
+/// that qemu writes there needs more than this.
+pub(super) const LARGEST_HEADER: u64 = 64 << 10;
+
+/// The specification allows 9 and more; qemu makes and reads 512 bytes to 2 MiB.
+const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+
+/// qemu reads no larger first-level table (`QCOW_MAX_L1_SIZE`), and it is held in memory. In bytes.
+pub(super) const LARGEST_L1: u64 = 32 << 20;
+
+/// qemu reads no larger refcount table (`QCOW_MAX_REFTABLE_SIZE`). In bytes.
+pub(super) const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+
+/// The specification's limit for the name of the backing file.
+const LONGEST_BACKING_NAME: u32 = 1023;
+
+/// Incompatible features: who does not know one must not open the image.
+pub(super) mod incompatible {
+    pub(in super::super) const DIRTY: u64 = 1;
+    pub(in super::super) const CORRUPT: u64 = 1 << 1;
+    pub(in super::super) const EXTERNAL_DATA: u64 = 1 << 2;
+    pub(in super::super) const COMPRESSION_TYPE: u64 = 1 << 3;
+    pub(in super::super) const EXTENDED_L2: u64 = 1 << 4;
+}
+
+const EXTENSION_END: u32 = 0;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
+
+/// How compressed clusters are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    Deflate,
+    Zstd,
+}
+
+/// What the header says; sizes and places checked against the format's limits, not against the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) version: u32,
+    pub(super) cluster_bits: u32,
+    /// Of the guest's disk, in bytes.
+    pub(super) size: u64,
+    /// Entries.
+    pub(super) l1_size: u32,
+    pub(super) l1_offset: u64,
+    pub(super) refcount_table_offset: u64,
+    pub(super) refcount_table_clusters: u32,
+    /// Width of a reference count is 2 to the power of this, in bits.
+    pub(super) refcount_order: u32,
+    pub(super) snapshots: u32,
+    pub(super) snapshots_offset: u64,
+    pub(super) incompatible: u64,
+    pub(super) autoclear: u64,
+    pub(super) compression: Compression,
+    pub(super) backing_name: Option<Vec<u8>>,
+    pub(super) backing_format: Option<String>,
+}
+
+impl Header {
+    pub(super) fn cluster_size(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    pub(super) fn has_extended_l2(&self) -> bool {
+        self.incompatible & incompatible::EXTENDED_L2 != 0
+    }
+
+    /// Bytes of one entry of a second-level table.
+    pub(super) fn l2_entry_size(&self) -> u64 {
+        if self.has_extended_l2() { 16 } else { 8 }
+    }
+
+    /// Clusters that one second-level table maps.
+    pub(super) fn l2_entries(&self) -> u64 {
+        self.cluster_size() / self.l2_entry_size()
+    }
+
+    /// Bytes of the guest's disk that one second-level table maps: 2^39 at most.
+    pub(super) fn l2_coverage(&self) -> u64 {
+        self.cluster_size() * self.l2_entries()
+    }
+
+    /// Entries of the first-level table that the guest's disk needs.
+    pub(super) fn l1_needed(&self) -> u64 {
+        self.size.div_ceil(self.l2_coverage())
+    }
+
+    /// Parses the first bytes of a file: the first cluster, or [`LARGEST_HEADER`] bytes of it.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Flaw> {
+        if u32_be(bytes, 0)? != MAGIC {
+            return Err(Flaw::Magic);
+        }
+        let version = u32_be(bytes, 4)?;
+        if !matches!(version, 2 | 3) {
+            return Err(Flaw::Version(version));
+        }
+        let cluster_bits = u32_be(bytes, 20)?;
+        if !CLUSTER_BITS.contains(&cluster_bits) {
+            return Err(Flaw::ClusterBits(cluster_bits));
+        }
+        match u32_be(bytes, 32)? {
+            0 => {}
+            1 => return Err(Flaw::Encrypted("AES")),
+            2 => return Err(Flaw::Encrypted("LUKS")),
+            _ => return Err(Flaw::Encrypted("an unknown method")),
+        }
+        let (incompatible, autoclear, refcount_order, length) = if version == 2 {
+            (0, 0, 4, LENGTH_2)
+        } else {
+            (
+                u64_be(bytes, 72)?,
+                u64_be(bytes, 88)?,
+                u32_be(bytes, 96)?,
+                u32_be(bytes, 100)?,
+            )
+        };
+        if version == 3 && (length < LENGTH_3 || u64::from(length) > LARGEST_HEADER || length % 8 != 0) {
+            return Err(Flaw::HeaderLength(length));
+        }
+        if refcount_order > 6 {
+            return Err(Flaw::RefcountOrder(refcount_order));
+        }
+        check_features(bytes, length, incompatible)?;
+        let compression = if length >= LENGTH_3_COMPRESSION {
+            u8_at(bytes, 104)?
+        } else {
+            0
+        };
+        let compression = match (compression, incompatible & incompatible::COMPRESSION_TYPE != 0) {
+            (0, false) => Compression::Deflate,
+            (1, true) => Compression::Zstd,
+            (kind, _) => return Err(Flaw::CompressionType(kind)),
+        };
+        let backing_name = parse_backing_name(bytes, cluster_bits)?;
+        let header = Self {
+            version,
+            cluster_bits,
+            size: u64_be(bytes, 24)?,
+            l1_size: u32_be(bytes, 36)?,
+            l1_offset: u64_be(bytes, 40)?,
+            refcount_table_offset: u64_be(bytes, 48)?,
+            refcount_table_clusters: u32_be(bytes, 56)?,
+            refcount_order,
+            snapshots: u32_be(bytes, 60)?,
+            snapshots_offset: u64_be(bytes, 64)?,
+            incompatible,
+            autoclear,
+            compression,
+            backing_name,
+            backing_format: parse_backing_format(bytes, length)?,
+        };
+        header.check_tables()?;
+        Ok(header)
+    }
+
+    fn check_tables(&self) -> Result<(), Flaw> {
+        let aligned = |offset: u64| offset.is_multiple_of(self.cluster_size());
+        if self.has_extended_l2() && self.cluster_bits < 14 {
+            return Err(Flaw::ClusterBits(self.cluster_bits));
+        }
+        if u64::from(self.l1_size) * 8 > LARGEST_L1 {
+            return Err(Flaw::L1TooLarge(self.l1_size));
+        }
+        if u64::from(self.l1_size) < self.l1_needed() {
+            return Err(Flaw::L1TooSmall {
+                entries: self.l1_size,
+                needed: self.l1_needed(),
+            });
+        }
+        if !aligned(self.l1_offset) {
+            return Err(Flaw::Unaligned("first-level table", self.l1_offset));
+        }
+        if !aligned(self.refcount_table_offset) {
+            return Err(Flaw::Unaligned("refcount table", self.refcount_table_offset));
+        }
+        if u64::from(self.refcount_table_clusters) * self.cluster_size() > LARGEST_REFCOUNT_TABLE {
+            return Err(Flaw::RefcountTableTooLarge(self.refcount_table_clusters));
+        }
+        Ok(())
+    }
+
+    /// The first bytes of a new image: header, names of the features that it may have, end of the extensions.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Flaw> {
+        const NAMES: [(u8, u8, &str); 4] = [
+            (0, 0, "dirty bit"),
+            (0, 1, "corrupt bit"),
+            (0, 3, "compression type"),
+            (1, 0, "lazy refcounts"),
+        ];
+        let mut bytes = vec![0; LENGTH_3_COMPRESSION as usize];
+        put_u32_be(&mut bytes, 0, MAGIC)?;
+        put_u32_be(&mut bytes, 4, 3)?;
+        put_u32_be(&mut bytes, 20, self.cluster_bits)?;
+        put_u64_be(&mut bytes, 24, self.size)?;
+        put_u32_be(&mut bytes, 36, self.l1_size)?;
+        put_u64_be(&mut bytes, 40, self.l1_offset)?;
+        put_u64_be(&mut bytes, 48, self.refcount_table_offset)?;
+        put_u32_be(&mut bytes, 56, self.refcount_table_clusters)?;
+        put_u64_be(&mut bytes, 72, self.incompatible)?;
+        put_u64_be(&mut bytes, 88, self.autoclear)?;
+        put_u32_be(&mut bytes, 96, self.refcount_order)?;
+        put_u32_be(&mut bytes, 100, LENGTH_3_COMPRESSION)?;
+        let mut names = Vec::new();
+        for (kind, bit, name) in NAMES {
+            let mut entry = [0; 48];
+            put_bytes(&mut entry, 0, &[kind, bit])?;
+            put_bytes(&mut entry, 2, name.as_bytes())?;
+            names.extend_from_slice(&entry);
+        }
+        bytes.extend_from_slice(&EXTENSION_FEATURE_NAMES.to_be_bytes());
+        bytes.extend_from_slice(&u32::try_from(names.len()).unwrap_or(0).to_be_bytes());
+        bytes.extend_from_slice(&names);
+        bytes.extend_from_slice(&[0; 8]);
+        Ok(bytes)
+    }
+}
+
+fn check_features(bytes: &[u8], length: u32, incompatible: u64) -> Result<(), Flaw> {
+    use incompatible::{COMPRESSION_TYPE, CORRUPT, DIRTY, EXTENDED_L2, EXTERNAL_DATA};
+    if incompatible & CORRUPT != 0 {
+        return Err(Flaw::MarkedCorrupt);
+    }
+    if incompatible & EXTERNAL_DATA != 0 {
+        return Err(Flaw::ExternalData);
+    }
+    let unknown = incompatible & !(DIRTY | COMPRESSION_TYPE | EXTENDED_L2);
+    if unknown != 0 {
+        let bit = unknown.trailing_zeros();
+        return Err(Flaw::UnknownFeature {
+            bit,
+            name: feature_name(bytes, length, bit).unwrap_or_default(),
+        });
+    }
+    Ok(())
+}
+
+/// Calls `each` with type and data of every extension until it gives something.
+fn find_extension<'a, T>(
+    bytes: &'a [u8],
+    length: u32,
+    mut each: impl FnMut(u32, &'a [u8]) -> Option<T>,
+) -> Result<Option<T>, Flaw> {
+    let mut at = length as usize;
+    // Every step goes 8 bytes on, and the slice is short: this ends.
+    while at.saturating_add(8) <= bytes.len() {
+        let kind = u32_be(bytes, at)?;
+        if kind == EXTENSION_END {
+            break;
+        }
+        let size = u32_be(bytes, at + 4)? as usize;
+        let data = bytes_at(bytes, at + 8, size)?;
+        if let Some(found) = each(kind, data) {
+            return Ok(Some(found));
+        }
+        at = size
+            .checked_next_multiple_of(8)
+            .and_then(|size| size.checked_add(at + 8))
+            .unwrap_or(usize::MAX);
+    }
+    Ok(None)
+}
+
+fn feature_name(bytes: &[u8], length: u32, bit: u32) -> Option<String> {
+    find_extension(bytes, length, |kind, data| {
+        let mut names = data.chunks_exact(48).filter(|_| kind == EXTENSION_FEATURE_NAMES);
+        let bit = u8::try_from(bit).ok()?;
+        let name = names.find(|name| name.starts_with(&[0, bit]))?;
+        let text = name.get(2..)?.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    })
+    .ok()
+    .flatten()
+}
+
+fn parse_backing_format(bytes: &[u8], length: u32) -> Result<Option<String>, Flaw> {
+    find_extension(bytes, length, |kind, data| {
+        (kind == EXTENSION_BACKING_FORMAT).then(|| String::from_utf8_lossy(data).into_owned())
+    })
+}
+
+fn parse_backing_name(bytes: &[u8], cluster_bits: u32) -> Result<Option<Vec<u8>>, Flaw> {
+    let offset = u64_be(bytes, 8)?;
+    let size = u32_be(bytes, 16)?;
+    if offset == 0 {
+        return Ok(None);
+    }
+    if size > LONGEST_BACKING_NAME || offset.saturating_add(u64::from(size)) > 1 << cluster_bits {
+        return Err(Flaw::BackingName { offset, size });
+    }
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    Ok(Some(bytes_at(bytes, offset, size as usize)?.to_vec()))
+}

@@ -1,0 +1,387 @@
+//! The disks of a job, opened: overlays over them, volumes on them, filesystems in those. Everything that looks
+//! into a system begins here.
+
+use crate::{
+    disk::{self, Digest, Disk, Error, Kind, Overlay, Recorder},
+    fs::{
+        FileSystem, Identity, Mounts,
+        detect::{self, Detected},
+        swap::Swap,
+    },
+    guest::{self, Guest, Inspection, OtherVolume},
+    image::{self, Beside, Format},
+    job::Source,
+    machine::Firmware,
+    output::{Report, SourceFacts, VolumeFacts},
+    volume::{Partition, Scan, TableKind, Volume, scan},
+};
+use std::{ops::Range, path::Path, sync::Arc};
+
+/// The disks of a source, opened for reading only.
+#[derive(Debug)]
+pub struct Opened {
+    source: Source,
+    disks: Vec<Arc<dyn Disk>>,
+    formats: Vec<Format>,
+}
+
+/// Disks that may be written (overlays, or images that are edited in place), and all that is on them.
+pub struct Layer {
+    /// In order of the sources.
+    pub disks: Vec<Arc<dyn Disk>>,
+    /// Tables and volumes.
+    pub scan: Scan,
+    /// Every filesystem that could be opened, in order of the scan.
+    pub mounts: Mounts,
+    /// What each volume holds, in the order of [`Scan::volumes`].
+    pub contents: Vec<Contents>,
+}
+
+/// What a volume holds.
+pub struct Contents {
+    /// Notes what is written through the filesystem.
+    pub recorder: Arc<Recorder>,
+    /// What was found there.
+    pub found: Found,
+}
+
+/// What was found on a volume.
+#[derive(Debug)]
+pub enum Found {
+    /// A filesystem: its index in [`Layer::mounts`].
+    FileSystem(usize),
+    /// A swap area.
+    Swap(Swap),
+    /// Recognised, but not looked into.
+    Known(Identity),
+    /// Nothing that we know.
+    Unknown,
+    /// Recognised, and could not be opened.
+    Failed(Error),
+}
+
+/// A layer, and the systems that are installed on it.
+pub struct Examined {
+    /// Over the sources, journals replayed.
+    pub layer: Layer,
+    /// The systems, in order of their root volumes, and which of them starts when nobody chooses.
+    pub inspection: Inspection,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+    sources: Vec<SourceFacts>,
+    volumes: Vec<VolumeFacts>,
+}
+
+impl Opened {
+    /// Opens the disks of `source`. A file's format is what its first bytes say unless the user names it; a block device is
+    /// raw unless the user names it.
+    ///
+    /// # Errors
+    /// Those of the disks; `Unsupported` for a format that is not known.
+    pub fn open(source: &Source) -> disk::Result<Self> {
+        let named = source.format.as_deref().map(str::parse::<Format>).transpose();
+        let named = named.map_err(|text| Error::new(Kind::Unsupported, "--source-format", text))?;
+        let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
+        let mut formats = Vec::new();
+        for path in &source.disks {
+            let container = disk::open_source(path, source.sector_size)?;
+            let format = match named {
+                Some(format) => format,
+                None if is_block_device(path)? => Format::Raw,
+                None => image::detect(&*container)?,
+            };
+            disks.push(image::open(container, Some(format), &Beside::new(path))?);
+            formats.push(format);
+        }
+        Ok(Self {
+            source: source.clone(),
+            disks,
+            formats,
+        })
+    }
+
+    /// The paths that they were opened by.
+    pub fn paths(&self) -> Vec<&Path> {
+        self.source
+            .disks
+            .iter()
+            .map(std::path::PathBuf::as_path)
+            .collect()
+    }
+
+    /// Their formats, in order.
+    pub fn formats(&self) -> &[Format] {
+        &self.formats
+    }
+
+    /// Copy-on-write over `disks`: what is written stays in memory, and past the limit in a temporary file.
+    pub fn overlays(&self, disks: &[Arc<dyn Disk>]) -> Vec<Arc<dyn Disk>> {
+        let Source {
+            overlay_memory,
+            temporary_folder,
+            ..
+        } = &self.source;
+        let mut first: Option<Arc<Overlay>> = None;
+        let mut overlays: Vec<Arc<dyn Disk>> = Vec::new();
+        for disk in disks {
+            // All of them share one limit.
+            let overlay = Arc::new(match &first {
+                None => Overlay::new(disk.clone(), *overlay_memory, temporary_folder),
+                Some(first) => first.over(disk.clone()),
+            });
+            first.get_or_insert_with(|| overlay.clone());
+            overlays.push(overlay);
+        }
+        overlays
+    }
+
+    /// What is on the disks. The disks themselves stay as they are: journals are replayed into overlays.
+    ///
+    /// # Errors
+    /// Those of reading the disks. A filesystem that cannot be opened is a warning.
+    pub fn examine(&self) -> disk::Result<Examined> {
+        let mut layer = Layer::on(self.overlays(&self.disks))?;
+        let sources = self.disks.iter().zip(&self.formats).zip(&layer.scan.tables);
+        let sources = sources.map(|((disk, format), table)| SourceFacts {
+            disk: disk.label().to_owned(),
+            format: format.to_string(),
+            size: disk.size(),
+            sector_size: disk.sector_size(),
+            table: *table,
+        });
+        let sources = sources.collect();
+        let volumes = layer
+            .volumes()
+            .map(|(volume, contents)| layer.facts(volume, contents))
+            .collect();
+        let mut warnings = layer.scan.warnings.clone();
+        let others = layer.others();
+        let inspection = guest::inspect(&layer.disks, &layer.scan, &mut layer.mounts, &others)?;
+        warnings.extend(inspection.remarks.iter().cloned());
+        Ok(Examined {
+            layer,
+            inspection,
+            warnings,
+            sources,
+            volumes,
+        })
+    }
+}
+
+fn is_block_device(path: &Path) -> disk::Result<bool> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let metadata = path
+        .metadata()
+        .map_err(|e| Error::io(path.display().to_string(), e))?;
+    Ok(metadata.file_type().is_block_device())
+}
+
+impl Layer {
+    /// Reads the tables of `disks` and opens every filesystem on them; journals are replayed into `disks`.
+    ///
+    /// # Errors
+    /// Those of reading the tables.
+    pub fn on(disks: Vec<Arc<dyn Disk>>) -> disk::Result<Self> {
+        let scan = scan(&disks)?;
+        let mut filesystems = Vec::new();
+        let mut contents = Vec::new();
+        for volume in &scan.volumes {
+            let recorder = Arc::new(Recorder::new(volume.disk.clone()));
+            let found = match detect::open(recorder.clone()) {
+                Ok(Detected::FileSystem(filesystem)) => {
+                    filesystems.push((volume.id.clone(), filesystem));
+                    Found::FileSystem(filesystems.len() - 1)
+                }
+                Ok(Detected::Swap(swap)) => Found::Swap(swap),
+                Ok(Detected::Known(identity)) => Found::Known(identity),
+                Ok(Detected::Unknown) => Found::Unknown,
+                Err(error) if matches!(error.kind, Kind::Io | Kind::Cancelled) => return Err(error),
+                Err(error) => Found::Failed(error),
+            };
+            // What a replay wrote is not part of any edit.
+            recorder.forget();
+            contents.push(Contents { recorder, found });
+        }
+        Ok(Self {
+            disks,
+            scan,
+            mounts: Mounts::new(filesystems),
+            contents,
+        })
+    }
+
+    /// Volumes with what they hold.
+    pub fn volumes(&self) -> impl Iterator<Item = (&Volume, &Contents)> {
+        self.scan.volumes.iter().zip(&self.contents)
+    }
+
+    /// The volume of this id.
+    pub fn volume(&self, id: &str) -> Option<(&Volume, &Contents)> {
+        self.volumes().find(|(volume, _)| volume.id == id)
+    }
+
+    /// Index of the disk that `volume` lies on.
+    pub fn disk_of(&self, volume: &Volume) -> usize {
+        let digits = volume.id.trim_start_matches("disk");
+        let digits = digits.split('/').next().unwrap_or_default();
+        volume
+            .partition
+            .as_ref()
+            .map_or_else(|| digits.parse().unwrap_or_default(), |p| p.disk)
+    }
+
+    /// How a volume's filesystem is named from outside.
+    fn identity(&self, contents: &Contents) -> Option<Identity> {
+        match &contents.found {
+            Found::FileSystem(index) => self.mounts.filesystem(*index).ok().map(FileSystem::identity),
+            Found::Swap(swap) => Some(swap.identity()),
+            Found::Known(identity) => Some(identity.clone()),
+            Found::Unknown | Found::Failed(_) => None,
+        }
+    }
+
+    fn facts(&self, volume: &Volume, contents: &Contents) -> VolumeFacts {
+        let identity = self.identity(contents).unwrap_or_default();
+        let recovered = match &contents.found {
+            Found::FileSystem(index) => self.mounts.filesystem(*index).map(FileSystem::recovered),
+            _ => Ok(Vec::new()),
+        };
+        VolumeFacts {
+            id: volume.id.clone(),
+            size: volume.disk.size(),
+            partition: volume.partition.clone(),
+            kind: Some(identity.kind).filter(|kind| !kind.is_empty()),
+            uuid: identity.uuid,
+            label: identity.label,
+            recovered: recovered.unwrap_or_default(),
+        }
+    }
+
+    /// The volumes that hold no filesystem that can be read here, but something that a guest may name.
+    fn others(&self) -> Vec<OtherVolume> {
+        let mut others = Vec::new();
+        for (volume, contents) in self.volumes() {
+            let mut other = OtherVolume {
+                volume: volume.id.clone(),
+                identity: self.identity(contents).unwrap_or_default(),
+                ..OtherVolume::default()
+            };
+            match &contents.found {
+                Found::FileSystem(_) => continue,
+                Found::Swap(swap) => other.hibernated = swap.hibernated().map(str::to_owned),
+                Found::Failed(error) => {
+                    other.identity = detect::identify(&volume.disk).ok().flatten().unwrap_or_default();
+                    other.problem = Some(error.to_string());
+                }
+                Found::Known(_) | Found::Unknown => {}
+            }
+            others.push(other);
+        }
+        others
+    }
+
+    /// What lies on disk `index` between its partitions and behind the last of them. Not in it: what is before the first
+    /// (a boot loader may live there) and the last MiB (the backup table, and the labels of disk arrays). None on a disk
+    /// with logical partitions, whose table is a chain of sectors between them.
+    pub fn gaps(&self, index: usize) -> Vec<Range<u64>> {
+        const TAIL: u64 = 1 << 20;
+        let Some(disk) = self.disks.get(index) else {
+            return Vec::new();
+        };
+        if !matches!(self.scan.tables.get(index), Some(Some(_))) {
+            return Vec::new();
+        }
+        let mut partitions: Vec<Range<u64>> = self
+            .scan
+            .volumes
+            .iter()
+            .filter_map(|volume| volume.partition.as_ref())
+            .filter(|partition| partition.disk == index)
+            .map(|partition| partition.offset..partition.offset.saturating_add(partition.length))
+            .collect();
+        let has_logical = |partition: &Partition| partition.disk == index && partition.number > 4;
+        let is_mbr = self.scan.tables.get(index) == Some(&Some(TableKind::Mbr));
+        if is_mbr
+            && self
+                .scan
+                .volumes
+                .iter()
+                .filter_map(|volume| volume.partition.as_ref())
+                .any(has_logical)
+        {
+            return Vec::new();
+        }
+        partitions.sort_by_key(|range| range.start);
+        let mut gaps = Vec::new();
+        let mut at = partitions.first().map_or(disk.size(), |first| first.end);
+        for partition in partitions.iter().skip(1) {
+            gaps.push(at..partition.start);
+            at = at.max(partition.end);
+        }
+        gaps.push(at..disk.size().saturating_sub(TAIL));
+        gaps.retain(|gap| gap.start < gap.end);
+        gaps
+    }
+}
+
+impl Examined {
+    /// Puts what was found into `report`.
+    pub fn describe(&self, report: &mut Report) {
+        report.sources.clone_from(&self.sources);
+        report.volumes.clone_from(&self.volumes);
+        report.guests.clone_from(&self.inspection.guests);
+        report.warnings.clone_from(&self.warnings);
+    }
+
+    /// The system that is meant: that with its root on the volume `root`, else the one that starts when nobody
+    /// chooses. `None`: none was found.
+    ///
+    /// # Errors
+    /// `NotFound` if `root` is not the root of a system, with those that are.
+    pub fn choose(&self, root: Option<&str>) -> disk::Result<Option<Guest>> {
+        let guests = &self.inspection.guests;
+        let Some(root) = root else {
+            return Ok(self
+                .inspection
+                .default
+                .and_then(|index| guests.get(index))
+                .cloned());
+        };
+        if let Some(guest) = guests.iter().find(|guest| guest.root == root) {
+            return Ok(Some(guest.clone()));
+        }
+        let there: Vec<&str> = guests.iter().map(|guest| guest.root.as_str()).collect();
+        let text = match there.as_slice() {
+            [] => "holds no installed system, and neither does another volume".to_owned(),
+            there => format!("holds no installed system; those that do: {}", there.join(", ")),
+        };
+        Err(Error::new(Kind::NotFound, root, text))
+    }
+
+    /// What probably starts a system that is not understood: an EFI system partition is there, or not.
+    pub fn likely_firmware(&self) -> Firmware {
+        let is_esp = |volume: &Volume| {
+            let kind = volume.partition.as_ref().map(|partition| partition.kind.as_str());
+            matches!(kind, Some("ef" | "EF")) || kind == Some(EFI_SYSTEM_PARTITION)
+        };
+        if self.layer.scan.volumes.iter().any(is_esp) {
+            Firmware::Uefi
+        } else {
+            Firmware::Bios
+        }
+    }
+
+    /// A seed that follows from the facts of the disks: the same system gives the same addresses.
+    ///
+    /// # Errors
+    /// None in practice: the facts can be written as JSON.
+    pub fn seed(&self) -> disk::Result<[u8; 16]> {
+        let json = serde_json::to_vec(&self.volumes).map_err(|error| Error::io("facts", error.into()))?;
+        let mut seed = [0; 16];
+        seed.copy_from_slice(Digest::of(&json).0.first_chunk::<16>().unwrap_or(&[0; 16]));
+        Ok(seed)
+    }
+}
+
+/// Partition type of the UEFI specification, section 5.3.3.
+const EFI_SYSTEM_PARTITION: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";

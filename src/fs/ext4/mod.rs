@@ -4,25 +4,34 @@
 //! size of the filesystem.
 
 mod acl;
+mod allocate;
 mod block_cache;
 mod block_map;
 mod checksum;
+mod commit;
 mod directory;
+mod directory_edit;
+mod edit;
 mod error;
 mod extent_tree;
 mod features;
 mod file;
+mod file_edit;
 mod file_system;
 mod free;
 mod group_descriptor;
 mod group_layout;
 mod hash;
 mod htree;
+mod htree_edit;
 mod inline_data;
 mod inode;
+mod inode_edit;
+mod map_edit;
 mod superblock;
 mod witness;
 mod xattr;
+mod xattr_edit;
 
 use super::{Node, Result};
 use crate::disk::{self, Disk};
@@ -32,7 +41,7 @@ use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;
 use inode::Inode;
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, sync::Arc};
 use superblock::Superblock;
 
 /// An ext2, ext3 or ext4 filesystem on a volume.
@@ -43,6 +52,12 @@ pub struct Ext4 {
     cache: RefCell<BlockCache>,
     /// Group descriptors that were changed since the last commit.
     changed_groups: BTreeMap<u32, GroupDescriptor>,
+    /// Something was written since the last commit.
+    changed: bool,
+    /// Blocks that no file may have; known once an edit begins.
+    fixed: Vec<Range<u64>>,
+    /// Seconds since 1970 for new timestamps.
+    clock: u64,
     recovered: Vec<String>,
 }
 
@@ -67,9 +82,12 @@ impl Ext4 {
         }
         Ok(Self {
             disk,
+            clock: superblock.written,
             superblock,
             cache: RefCell::default(),
             changed_groups: BTreeMap::new(),
+            changed: false,
+            fixed: Vec::new(),
             recovered: Vec::new(),
         })
     }

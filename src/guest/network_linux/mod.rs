@@ -6,7 +6,7 @@ mod network_manager;
 mod networkd;
 mod persistent_names;
 
-use super::{GuestText, files::Files};
+use super::{GuestText, files::Files, text::lines};
 use crate::fs::GuestPath;
 use serde::{Deserialize, Serialize};
 
@@ -64,10 +64,11 @@ pub struct MacMatch {
     pub interface: Option<String>,
 }
 
-/// The configured interfaces without loopback, by name (those without one last), and the other places that name an
-/// adapter by its address.
+/// The configured interfaces without loopback, by name (those without one last), and every line that names an adapter by
+/// its address.
 pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     let mut interfaces = Vec::new();
+    let mut mac_matches = Vec::new();
     for found in [
         ifupdown::inspect(files),
         netplan::inspect(files),
@@ -77,6 +78,7 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     .into_iter()
     .flatten()
     {
+        mac_matches.extend(mac_match(files, &found));
         merge(&mut interfaces, found);
     }
     interfaces.retain(|interface| interface.name.as_deref() != Some("lo"));
@@ -84,7 +86,22 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
         let key = |i: &Interface| (i.name.is_none(), i.name.clone(), i.path.clone(), i.line);
         key(a).cmp(&key(b))
     });
-    (interfaces, persistent_names::inspect(files))
+    mac_matches.extend(persistent_names::inspect(files));
+    (interfaces, mac_matches)
+}
+
+/// The line by which an interface's configuration matches an address.
+fn mac_match(files: &Files, interface: &Interface) -> Option<MacMatch> {
+    let (mac, number) = interface.mac.clone().zip(interface.mac_line)?;
+    let contents = files.config(&interface.path)?;
+    let (line, text) = lines(&contents).find(|(line, _)| *line == number)?;
+    Some(MacMatch {
+        path: interface.path.clone(),
+        line,
+        text: text.into(),
+        mac,
+        interface: interface.name.clone(),
+    })
 }
 
 /// Several stanzas for one name are one interface: IPv4 and IPv6 of ifupdown, or two programs.

@@ -105,6 +105,11 @@ impl WorkFolder {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Is there a work folder at `path` whose products have become OUT?
+    pub(super) fn is_emptied(path: &Path) -> bool {
+        path.join(LOCK).exists() && !path.join(PRODUCTS).exists()
+    }
+
     fn lock(path: &Path) -> Result<Lock> {
         let name = path.join(LOCK);
         let mut options = OpenOptions::new();

@@ -27,6 +27,7 @@ mod htree_edit;
 mod inline_data;
 mod inode;
 mod inode_edit;
+mod journal;
 mod map_edit;
 mod superblock;
 mod witness;
@@ -72,15 +73,18 @@ impl Ext4 {
     /// can't be, with [`disk::Kind::Unsupported`] for features that are not known, with [`disk::Kind::Unsafe`] for a
     /// journal that can't be replayed.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
-        let superblock = read_superblock(&*disk)?;
-        if superblock.needs_recovery() {
-            return Err(Ext4Error::Unsafe(
-                "its journal has to be replayed first; mount and unmount it, or run `e2fsck -f`, on a copy"
-                    .to_owned(),
-            )
-            .on(disk.label()));
+        let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+        if ext4.superblock.needs_recovery() {
+            let said = journal::recover(&ext4)?;
+            ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+            ext4.recovered.extend(said);
         }
-        Ok(Self {
+        Ok(ext4)
+    }
+
+    /// Nothing is read or changed yet.
+    fn over(disk: Arc<dyn Disk>, superblock: Superblock) -> Self {
+        Self {
             disk,
             clock: superblock.written,
             superblock,
@@ -89,18 +93,18 @@ impl Ext4 {
             changed: false,
             fixed: Vec::new(),
             recovered: Vec::new(),
-        })
+        }
     }
 
     // Errors: every one says of which volume, and where it can, of which inode and byte.
 
     /// `error`, found on this volume.
-    pub(super) fn fault(&self, error: Ext4Error) -> disk::Error {
+    fn fault(&self, error: Ext4Error) -> disk::Error {
         error.on(self.disk.label())
     }
 
     /// `error`, found in what belongs to inode `number`.
-    pub(super) fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
+    fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
         self.fault(match error {
             Ext4Error::Damaged(what) => Ext4Error::Damaged(format!("inode {number}: {what}")),
             Ext4Error::Checksum {
@@ -118,7 +122,7 @@ impl Ext4 {
     }
 
     /// Inode `number` is damaged: `what`.
-    pub(super) fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
+    fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
         self.in_inode(number, Ext4Error::damaged(what))
     }
 

@@ -16,8 +16,8 @@ mod inspect;
 mod kernel;
 mod key_file;
 pub mod network_linux;
-mod opened;
 pub mod os_release;
+mod other_volume;
 mod program;
 mod text;
 
@@ -29,8 +29,8 @@ pub use initramfs_generator::InitramfsGenerator;
 pub use inspect::{Inspection, inspect};
 pub use kernel::Kernel;
 pub use network_linux::{Interface, MacMatch, NetworkProgram};
-pub use opened::{Opened, OtherVolume, open};
 pub use os_release::OsRelease;
+pub use other_volume::OtherVolume;
 
 use crate::fs::{GuestPath, Identity};
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ pub struct Guest {
     pub interfaces: Vec<Interface>,
     /// Every place that names a device in a way that does not survive a move.
     pub device_names: Vec<DeviceName>,
-    /// Every place that names an adapter by its MAC address outside of [`Guest::interfaces`] (udev rules, .link).
+    /// Every line that names an adapter by its MAC address: those of [`Guest::interfaces`], udev rules, .link files.
     pub mac_matches: Vec<MacMatch>,
     /// Things that were there and not understood, one sentence each: warnings of every plan.
     pub remarks: Vec<String>,

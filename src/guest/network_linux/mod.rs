@@ -6,9 +6,12 @@ mod network_manager;
 mod networkd;
 mod persistent_names;
 
-use super::{GuestText, files::Files};
+use super::{GuestText, files::Files, text::lines};
 use crate::fs::GuestPath;
 use serde::{Deserialize, Serialize};
+
+/// Interfaces that are listed: no machine has more ports, and a hostile configuration could have millions.
+pub(crate) const MAX_INTERFACES: usize = 1024;
 
 /// A configured network interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,8 +67,8 @@ pub struct MacMatch {
     pub interface: Option<String>,
 }
 
-/// The configured interfaces without loopback, by name (those without one last), and the other places that name an
-/// adapter by its address.
+/// The configured interfaces without loopback, by name (those without one last), and every line
+/// that names an adapter by its address.
 pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     let mut interfaces = Vec::new();
     for found in [
@@ -84,14 +87,35 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
         let key = |i: &Interface| (i.name.is_none(), i.name.clone(), i.path.clone(), i.line);
         key(a).cmp(&key(b))
     });
-    (interfaces, persistent_names::inspect(files))
+    let mut matches: Vec<MacMatch> = interfaces
+        .iter()
+        .filter_map(|interface| own_match(files, interface))
+        .collect();
+    matches.extend(persistent_names::inspect(files));
+    (interfaces, matches)
+}
+
+/// The line by which an interface's own configuration matches its adapter.
+fn own_match(files: &Files, interface: &Interface) -> Option<MacMatch> {
+    let (mac, wanted) = (interface.mac.clone()?, interface.mac_line?);
+    let contents = files.config(&interface.path)?;
+    let (line, text) = lines(&contents).find(|(line, _)| *line == wanted)?;
+    Some(MacMatch {
+        path: interface.path.clone(),
+        line,
+        text: GuestPath(text.to_vec()),
+        mac,
+        interface: interface.name.clone(),
+    })
 }
 
 /// Several stanzas for one name are one interface: IPv4 and IPv6 of ifupdown, or two programs.
 fn merge(interfaces: &mut Vec<Interface>, new: Interface) {
     let same = |old: &&mut Interface| new.name.is_some() && old.name == new.name;
     let Some(old) = interfaces.iter_mut().find(same) else {
-        interfaces.push(new);
+        if interfaces.len() < MAX_INTERFACES {
+            interfaces.push(new);
+        }
         return;
     };
     for address in new.addresses {

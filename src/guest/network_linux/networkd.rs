@@ -57,15 +57,12 @@ fn network(
         .flat_map(|s| s.value.split_whitespace().map(move |mac| (*s, mac)))
         .filter_map(|(s, mac)| Some((s, mac_address(mac.as_bytes())?)))
         .collect();
-    if let Some((drop_in, _)) = macs.iter().find(|(s, _)| !is_own(s)) {
+    for setting in matched
+        .iter()
+        .filter(|s| matches!(&*s.key, "Path" | "Property" | "Driver"))
+    {
         files.remark(format!(
-            "a drop-in of {path} (its line {}) matches an adapter by its MAC address; it is not rewritten",
-            drop_in.line
-        ));
-    }
-    for setting in matched.iter().filter(|s| matches!(&*s.key, "Path" | "Property")) {
-        files.remark(format!(
-            "{path} line {}: {}={} names the place of an adapter, which is another on other hardware",
+            "{path} line {}: {}={} goes by the place or the driver of an adapter, which are others on other hardware",
             setting.line, setting.key, setting.value
         ));
     }

@@ -64,7 +64,8 @@ pub struct Guest {
     pub interfaces: Vec<Interface>,
     /// Every place that names a device in a way that does not survive a move.
     pub device_names: Vec<DeviceName>,
-    /// Every line that names an adapter by its MAC address: those of [`Guest::interfaces`], udev rules, .link files.
+    /// Every line that names an adapter by its MAC address: of the files that configure [`Guest::interfaces`], of udev
+    /// rules, of .link files.
     pub mac_matches: Vec<MacMatch>,
     /// Things that were there and not understood, one sentence each: warnings of every plan.
     pub remarks: Vec<String>,

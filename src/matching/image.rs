@@ -61,8 +61,8 @@ impl Image {
 
 /// Of files of one name the first folder's counts, as in the guest's root.
 fn config(image: &initramfs::Image) -> ModprobeConfig {
-    let mut files: BTreeMap<&[u8], (usize, &[u8], &[u8])> = BTreeMap::new();
-    for (path, contents) in image.kept() {
+    let mut files: BTreeMap<&[u8], (usize, &[u8])> = BTreeMap::new();
+    for (path, _) in image.kept() {
         let Some(slash) = path.iter().rposition(|b| *b == b'/') else {
             continue;
         };
@@ -71,14 +71,16 @@ fn config(image: &initramfs::Image) -> ModprobeConfig {
             .iter()
             .position(|known| known.as_bytes().strip_prefix(b"/") == Some(folder));
         if let Some(rank) = rank.filter(|_| name.ends_with(b".conf")) {
-            let better = files.get(name).is_none_or(|(other, _, _)| rank < *other);
+            let better = files.get(name).is_none_or(|(other, _)| rank < *other);
             if better {
-                files.insert(name, (rank, path, contents));
+                files.insert(name, (rank, path));
             }
         }
     }
     let mut config = ModprobeConfig::default();
-    for (_, path, contents) in files.values() {
+    for (_, path) in files.values() {
+        let contents = image.kept().find(|(kept, _)| kept == path);
+        let (_, contents) = contents.unwrap_or_default();
         config.add_file(&format!("/{}", GuestPath::from(*path)), contents);
     }
     config

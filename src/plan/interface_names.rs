@@ -122,12 +122,22 @@ pub(super) fn follow_mac(facts: Facts<'_>, interface: &Wanted<'_>, new: &str, dr
     }
 }
 
-/// `old` in its first place in `text`, in whatever case it stands there, becomes `new`.
+/// `old` in its first place in `text`, in whatever case and with whatever between its bytes, becomes `new`.
 fn replace_mac(text: &GuestPath, old: &str, new: &str) -> Option<GuestPath> {
     let bytes = text.as_bytes();
-    let at = bytes
-        .windows(old.len().max(1))
-        .position(|window| window.eq_ignore_ascii_case(old.as_bytes()))?;
+    let same = |window: &[u8]| {
+        window
+            .iter()
+            .map(|byte| {
+                if *byte == b'-' {
+                    b':'
+                } else {
+                    byte.to_ascii_lowercase()
+                }
+            })
+            .eq(old.bytes())
+    };
+    let at = bytes.windows(old.len().max(1)).position(same)?;
     let mut line = bytes.to_vec();
     line.splice(at..at.saturating_add(old.len()), new.bytes());
     Some(GuestPath(line))

@@ -289,18 +289,14 @@ impl Ext4 {
     /// The inode that `name` leads to. `..` and `.` are found like any other name.
     pub(super) fn find(&self, directory: &Inode, name: &[u8]) -> Result<Option<u32>> {
         self.must_be_directory(directory)?;
-        let dots = name == b"." || name == b"..";
-        if self.is_indexed(directory) && !directory.has(flag::INLINE_DATA) && !dots {
-            if let Some(index) = self.index_of(directory)? {
-                return self.find_in_index(directory, &index, name);
-            }
+        if !directory.has(flag::INLINE_DATA) {
+            return Ok(self.locate(directory, name)?.map(|found| found.inode));
         }
-        if directory.has(flag::INLINE_DATA) && dots {
-            return Ok(Some(if name == b"." {
-                directory.number
-            } else {
-                self.inline_directory(directory)?.parent
-            }));
+        if name == b"." {
+            return Ok(Some(directory.number));
+        }
+        if name == b".." {
+            return Ok(Some(self.inline_directory(directory)?.parent));
         }
         let mut found = None;
         self.each_entry(directory, &mut |there, inode| {

@@ -2,8 +2,6 @@
 
 use super::{
     Ext4, acl,
-    error::Ext4Error,
-    features::ro_compat,
     inode::{self, Stamp},
     xattr::split_name,
 };
@@ -107,9 +105,8 @@ impl FileSystem for Ext4 {
     }
 
     fn edit(&mut self) -> Result<&mut dyn Edit> {
-        let unknown = self.superblock.ro_compat & !ro_compat::EDITABLE;
-        Err(self.fault(Ext4Error::ReadOnly(format!(
-            "is read only; features that forbid an edit: {unknown:#x}"
-        ))))
+        self.check_editable()?;
+        self.prepare_edit()?;
+        Ok(self)
     }
 }

@@ -4,7 +4,6 @@
 use super::{
     Ext4,
     checksum::crc32c,
-    directory::entries,
     error::{Ext4Error, Parsed},
     features::incompat,
     hash::NameHash,
@@ -278,31 +277,5 @@ impl Ext4 {
             child = step.child();
         }
         Ok(true)
-    }
-
-    /// Finds a name by its hash.
-    pub(super) fn find_in_index(&self, directory: &Inode, index: &Index, name: &[u8]) -> Result<Option<u32>> {
-        let hash = index.hash.of(name);
-        let mut steps = self.descend(directory, index, hash)?;
-        // Every step forward takes the next entry of a finite tree; a node that is its own child would not end.
-        for _ in 0..=self.directory_length(directory) {
-            let leaf = steps.last().map_or(0, Step::child);
-            let Some((_, bytes)) = self.directory_block(directory, leaf)? else {
-                return Err(self.damaged_inode(
-                    directory.number,
-                    &format!("directory index: leaf {leaf} is in a hole"),
-                ));
-            };
-            for entry in entries(&bytes, self.with_type()) {
-                let entry = entry.map_err(|e| self.in_inode(directory.number, e))?;
-                if entry.inode != 0 && entry.name == name {
-                    return Ok(Some(entry.inode));
-                }
-            }
-            if !self.next_leaf(directory, &mut steps, hash)? {
-                return Ok(None);
-            }
-        }
-        Err(self.damaged_inode(directory.number, "directory index: it has no end"))
     }
 }

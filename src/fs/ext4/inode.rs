@@ -312,9 +312,16 @@ impl Inode {
         self.put16(0x76, (block >> 32 & 0xffff) as u16);
     }
 
-    /// `i_version`, `osd1`: of inodes that hold attribute values, the low half of their reference count.
-    pub(super) fn version(&self) -> u32 {
-        self.u32(0x24)
+    /// Of an inode that holds the value of an attribute: how many refer to it. High half in `i_ctime`, low half in
+    /// `i_version` (`osd1`).
+    pub(super) fn holder_references(&self) -> u64 {
+        u64::from(self.u32(0x24)) | u64::from(self.u32(0x0c)) << 32
+    }
+
+    /// Sets how many refer to the value.
+    pub(super) fn set_holder_references(&mut self, references: u64) {
+        self.put32(0x24, (references & 0xffff_ffff) as u32);
+        self.put32(0x0c, (references >> 32) as u32);
     }
 
     /// `i_projid`; 0 where there is no room for one.

@@ -4,25 +4,36 @@
 //! size of the filesystem.
 
 mod acl;
+mod allocate;
 mod block_cache;
 mod block_map;
 mod checksum;
+mod commit;
 mod directory;
+mod directory_edit;
+mod edit;
 mod error;
 mod extent_tree;
 mod features;
 mod file;
+mod file_edit;
 mod file_system;
 mod free;
 mod group_descriptor;
 mod group_layout;
 mod hash;
 mod htree;
+mod htree_edit;
 mod inline_data;
 mod inode;
+mod inode_edit;
+mod journal;
+mod map_edit;
+mod orphan;
 mod superblock;
 mod witness;
 mod xattr;
+mod xattr_edit;
 
 use super::{Node, Result};
 use crate::disk::{self, Disk};
@@ -32,7 +43,7 @@ use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;
 use inode::Inode;
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, sync::Arc};
 use superblock::Superblock;
 
 /// An ext2, ext3 or ext4 filesystem on a volume.
@@ -43,6 +54,12 @@ pub struct Ext4 {
     cache: RefCell<BlockCache>,
     /// Group descriptors that were changed since the last commit.
     changed_groups: BTreeMap<u32, GroupDescriptor>,
+    /// Something was written since the last commit.
+    changed: bool,
+    /// Blocks that no file may have; known once an edit begins.
+    fixed: Vec<Range<u64>>,
+    /// Seconds since 1970 for new timestamps.
+    clock: u64,
     recovered: Vec<String>,
 }
 
@@ -57,21 +74,28 @@ impl Ext4 {
     /// can't be, with [`disk::Kind::Unsupported`] for features that are not known, with [`disk::Kind::Unsafe`] for a
     /// journal that can't be replayed.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
-        let superblock = read_superblock(&*disk)?;
-        if superblock.needs_recovery() {
-            return Err(Ext4Error::Unsafe(
-                "its journal has to be replayed first; mount and unmount it, or run `e2fsck -f`, on a copy"
-                    .to_owned(),
-            )
-            .on(disk.label()));
+        let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+        if ext4.superblock.needs_recovery() {
+            let said = journal::recover(&ext4)?;
+            ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+            ext4.recovered.extend(said);
         }
-        Ok(Self {
+        ext4.remove_orphans()?;
+        Ok(ext4)
+    }
+
+    /// Nothing is read or changed yet.
+    fn over(disk: Arc<dyn Disk>, superblock: Superblock) -> Self {
+        Self {
             disk,
+            clock: superblock.written,
             superblock,
             cache: RefCell::default(),
             changed_groups: BTreeMap::new(),
+            changed: false,
+            fixed: Vec::new(),
             recovered: Vec::new(),
-        })
+        }
     }
 
     // Errors: every one says of which volume, and where it can, of which inode and byte.

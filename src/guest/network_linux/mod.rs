@@ -11,7 +11,7 @@ use crate::fs::GuestPath;
 use serde::{Deserialize, Serialize};
 
 /// Interfaces that are listed: no machine has more ports, and a hostile configuration could have millions.
-pub(crate) const MAX_INTERFACES: usize = 1024;
+pub(crate) const MAX_INTERFACES: usize = 256;
 
 /// A configured network interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,10 +67,11 @@ pub struct MacMatch {
     pub interface: Option<String>,
 }
 
-/// The configured interfaces without loopback, by name (those without one last), and every line
-/// that names an adapter by its address.
+/// The configured interfaces without loopback, by name (those without one last), and every line that names an adapter by
+/// its address.
 pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     let mut interfaces = Vec::new();
+    let mut mac_matches = Vec::new();
     for found in [
         ifupdown::inspect(files),
         netplan::inspect(files),
@@ -80,6 +81,10 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     .into_iter()
     .flatten()
     {
+        // Each of them reads its file once more.
+        if mac_matches.len() < MAX_INTERFACES {
+            mac_matches.extend(mac_match(files, &found));
+        }
         merge(&mut interfaces, found);
     }
     interfaces.retain(|interface| interface.name.as_deref() != Some("lo"));
@@ -87,23 +92,19 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
         let key = |i: &Interface| (i.name.is_none(), i.name.clone(), i.path.clone(), i.line);
         key(a).cmp(&key(b))
     });
-    let mut matches: Vec<MacMatch> = interfaces
-        .iter()
-        .filter_map(|interface| own_match(files, interface))
-        .collect();
-    matches.extend(persistent_names::inspect(files));
-    (interfaces, matches)
+    mac_matches.extend(persistent_names::inspect(files));
+    (interfaces, mac_matches)
 }
 
-/// The line by which an interface's own configuration matches its adapter.
-fn own_match(files: &Files, interface: &Interface) -> Option<MacMatch> {
-    let (mac, wanted) = (interface.mac.clone()?, interface.mac_line?);
+/// The line by which an interface's configuration matches an address.
+fn mac_match(files: &Files, interface: &Interface) -> Option<MacMatch> {
+    let (mac, number) = interface.mac.clone().zip(interface.mac_line)?;
     let contents = files.config(&interface.path)?;
-    let (line, text) = lines(&contents).find(|(line, _)| *line == wanted)?;
+    let (line, text) = lines(&contents).find(|(line, _)| *line == number)?;
     Some(MacMatch {
         path: interface.path.clone(),
         line,
-        text: GuestPath(text.to_vec()),
+        text: text.into(),
         mac,
         interface: interface.name.clone(),
     })

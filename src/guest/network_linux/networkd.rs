@@ -1,6 +1,6 @@
 //! systemd-networkd: /etc/systemd/network/*.network with drop-ins, and *.netdev (systemd.network(5), systemd.netdev(5)).
 
-use super::{Interface, NetworkProgram, is_virtual_name};
+use super::{Interface, MAX_INTERFACES, NetworkProgram, is_virtual_name};
 use crate::{
     fs::GuestPath,
     guest::{
@@ -56,6 +56,7 @@ fn network(
         .filter(|s| matches!(&*s.key, "MACAddress" | "PermanentMACAddress"))
         .flat_map(|s| s.value.split_whitespace().map(move |mac| (*s, mac)))
         .filter_map(|(s, mac)| Some((s, mac_address(mac.as_bytes())?)))
+        .take(MAX_INTERFACES)
         .collect();
     for setting in matched
         .iter()
@@ -71,6 +72,7 @@ fn network(
         .filter(|s| s.key == "Name")
         .flat_map(|s| s.value.split_whitespace().map(move |name| (*s, name)))
         .filter(|(_, name)| !name.starts_with('!'))
+        .take(MAX_INTERFACES)
         .collect();
     let kind_is_virtual = matched.iter().any(|s| s.key == "Kind")
         || matched

@@ -48,9 +48,9 @@ pub(super) fn keep(
         because,
     );
     let in_image = path.trim_start_matches('/');
-    systemd
-        .is_none_or(|version| version < RENAMES_AGAIN)
-        .then(|| (GuestPath::from(in_image), contents))
+    // Of several, one may have been given in the initramfs the name that another has in the configuration.
+    let needed = mac.is_some() || systemd.is_none_or(|version| version < RENAMES_AGAIN);
+    needed.then(|| (GuestPath::from(in_image), contents))
 }
 
 /// systemd.link(5). `Path=*` matches whatever hangs on a bus, and no bridge, VLAN or tunnel, which may have the same

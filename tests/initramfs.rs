@@ -8,7 +8,8 @@
 )]
 
 use rehome::driver::{
-    initramfs::{self, AddedModule, Addition, Generator, Image},
+    compression::Compression,
+    initramfs::{self, AddedFile, AddedModule, Addition, Generator, Image, Node},
     modprobe::ModprobeConfig,
     module_index::{INDEX_FILES, IndexFiles, ModuleIndex},
 };
@@ -352,5 +353,269 @@ fn indexes_are_those_of_depmod() {
                 );
             }
         }
+    }
+}
+
+/// The image after a segment was appended.
+fn appended(old: &[u8], cpio: &[u8]) -> Vec<u8> {
+    let appendix = initramfs::append(&read(old), cpio);
+    let mut new = old[..appendix.keep as usize].to_vec();
+    new.extend_from_slice(&appendix.bytes);
+    new
+}
+
+const PACKERS: [(&str, Compression); 8] = [
+    ("cat", Compression::None),
+    ("gzip -n", Compression::Gzip),
+    ("bzip2", Compression::Bzip2),
+    ("xz --format=lzma", Compression::Lzma),
+    ("xz --check=crc32", Compression::Xz),
+    ("lzop", Compression::Lzo),
+    ("lz4 -l", Compression::Lz4Legacy),
+    ("zstd", Compression::Zstd),
+];
+
+#[test]
+fn a_segment_follows_every_compression_and_early_segments_stay_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = guest(folder.path(), None);
+    let main = archive(folder.path(), &tree, &["kernel/fs/fuse"]);
+    fs::write(folder.path().join("main"), &main).unwrap();
+    let early = run_bytes(
+        folder.path(),
+        "mkdir -p early/kernel/x86/microcode; cd early; printf abc > kernel/x86/microcode/GenuineIntel.bin; \
+         find . | sort | cpio --quiet -o -H newc",
+    );
+    let guest_index = index(&tree);
+    let addition = addition(&tree, &["virtio_blk"]);
+    for (packer, compression) in PACKERS {
+        let packed = run_bytes(folder.path(), &format!("{packer} < main"));
+        let old = [&early[..], &packed].concat();
+        let image = read(&old);
+        assert_eq!(image.remarks, Vec::<String>::new());
+        let kinds: Vec<_> = image.segments.iter().map(|segment| segment.compression).collect();
+        assert_eq!(kinds, [Compression::None, compression]);
+        assert_eq!(image.segments[1].offset, early.len() as u64);
+        assert!(matches!(
+            image.get("kernel/x86/microcode/GenuineIntel.bin"),
+            Some(Node::File { size: 3, .. })
+        ));
+
+        let segment = initramfs::segment(&image, &guest_index, &addition, 5).unwrap();
+        let new = appended(&old, &segment.cpio);
+        assert!(new.starts_with(&early));
+        let again = read(&new);
+        assert_eq!(again.remarks, Vec::<String>::new(), "{packer}");
+        let names: Vec<_> = again
+            .modules(RELEASE)
+            .into_iter()
+            .map(|module| module.name)
+            .collect();
+        assert_eq!(names, ["fuse", "virtio", "virtio_blk", "virtio_ring"], "{packer}");
+        let last = again.segments.last().unwrap();
+        if compression == Compression::Lz4Legacy {
+            // One stream for the kernel; for the tool too.
+            assert_eq!(again.segments.len(), 2);
+            fs::write(folder.path().join("lz4"), &new[early.len()..]).unwrap();
+            let unpacked = run_bytes(folder.path(), "lz4 -dc < lz4");
+            assert!(unpacked.starts_with(&main) && unpacked.ends_with(&segment.cpio));
+            assert_eq!((unpacked.len() - segment.cpio.len()) % 4, 0);
+        } else {
+            assert_eq!(
+                (last.offset % 4, last.compression),
+                (0, Compression::None),
+                "{packer}"
+            );
+            assert!(new[last.offset as usize..] == segment.cpio);
+        }
+        // What is there is not added again.
+        let nothing = initramfs::segment(&again, &guest_index, &addition, 5).unwrap();
+        assert!(nothing.is_empty());
+    }
+}
+
+#[test]
+fn folders_links_and_modes_of_the_image_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = guest(folder.path(), None);
+    let old = archive(folder.path(), &tree, &["kernel/fs/fuse"]);
+    let mut addition = addition(&tree, &["virtio_blk"]);
+    let file = |path: &str, contents: &str| AddedFile {
+        path: path.to_owned(),
+        permissions: 0o644,
+        contents: contents.into(),
+    };
+    addition.files = vec![
+        file("etc/systemd/network/10-lan.link", "[Match]\n"),
+        file("/conf/initramfs.conf", "MODULES=dep\n"),
+        file("lib/udev/rules.d/1.rules", ""),
+    ];
+    addition.load = vec!["virtio_blk".to_owned(), "first".to_owned()];
+    let image = read(&old);
+    let segment = initramfs::segment(&image, &index(&tree), &addition, 1_700_000_000).unwrap();
+    assert_eq!(
+        segment,
+        initramfs::segment(&image, &index(&tree), &addition, 1_700_000_000).unwrap()
+    );
+    let root = unpacked(folder.path(), &[&old, &segment.cpio]);
+    let script = "stat -c '%n %A %h %Y' lib etc etc/systemd etc/systemd/network/10-lan.link usr/lib/udev; \
+                  cat conf/modules conf/initramfs.conf";
+    let seen = run(&root, script);
+    let lines: Vec<_> = seen.lines().collect();
+    assert!(lines[0].starts_with("lib lrwxrwxrwx"), "{seen}");
+    assert!(lines[1].starts_with("etc drwxr-x---"), "{seen}");
+    assert!(lines[2].starts_with("etc/systemd drwxr-xr-x"), "{seen}");
+    assert_eq!(
+        lines[3],
+        "etc/systemd/network/10-lan.link -rw-r--r-- 1 1700000000"
+    );
+    assert!(lines[4].starts_with("usr/lib/udev drwxr-xr-x"), "{seen}");
+    assert_eq!(lines[5..], ["first", "virtio_blk", "MODULES=dep"]);
+    // Exactly the folders that were missing have entries, each before what is in it, and numbers of their own.
+    fs::write(folder.path().join("segment"), &segment.cpio).unwrap();
+    let listed = run(folder.path(), "cpio -t --quiet < segment");
+    let folders: Vec<_> = listed
+        .lines()
+        .filter(|name| !segment.paths.iter().any(|path| path == name.as_bytes()))
+        .collect();
+    let inside = format!("usr/lib/modules/{RELEASE}/kernel/drivers");
+    let expected = [
+        "etc/systemd".to_owned(),
+        "etc/systemd/network".to_owned(),
+        inside.clone(),
+        format!("{inside}/block"),
+        format!("{inside}/virtio"),
+        "usr/lib/udev".to_owned(),
+        "usr/lib/udev/rules.d".to_owned(),
+    ];
+    assert_eq!(folders, expected);
+
+    addition.files = vec![file("etc/modprobe.d/a.conf/b", "")];
+    let error = initramfs::segment(&image, &index(&tree), &addition, 0)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("etc/modprobe.d/a.conf is there and is no directory"),
+        "{error}"
+    );
+    addition.files = vec![file("../etc/passwd", "")];
+    let error = initramfs::segment(&image, &index(&tree), &addition, 0)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("../etc/passwd is no path"), "{error}");
+}
+
+/// A boot configuration as tools/bootconfig of Linux appends it.
+fn bootconfig(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let (size, sum) = (
+        bytes.len() as u32,
+        bytes.iter().map(|b| u32::from(*b)).sum::<u32>(),
+    );
+    bytes.extend_from_slice(&size.to_le_bytes());
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes.extend_from_slice(b"#BOOTCONFIG\n");
+    bytes
+}
+
+#[test]
+fn a_boot_configuration_stays_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = guest(folder.path(), None);
+    let main = archive(folder.path(), &tree, &["kernel/fs/fuse"]);
+    fs::write(folder.path().join("main"), &main).unwrap();
+    let addition = addition(&tree, &["virtio_blk"]);
+    let config = bootconfig("kernel.root = /dev/sda1\n");
+    for packer in ["cat", "gzip -n", "lz4 -l", "zstd"] {
+        let packed = run_bytes(folder.path(), &format!("{packer} < main"));
+        for padding in [0, 2] {
+            let old = [&packed[..], &config, &[0; 3][..padding]].concat();
+            let segment = initramfs::segment(&read(&old), &index(&tree), &addition, 5).unwrap();
+            let new = appended(&old, &segment.cpio);
+            assert!(new.ends_with(&config), "{packer}");
+            assert!(new.len() >= packed.len() + config.len() + 400);
+            let again = read(&new);
+            assert_eq!(again.modules(RELEASE).len(), 4, "{packer}");
+            assert_eq!(again.remarks, Vec::<String>::new());
+            assert!(initramfs::append(&again, b"").bytes.ends_with(&config));
+        }
+    }
+    let mut damaged = [main, config].concat();
+    let at = damaged.len() - 30;
+    damaged[at] ^= 1;
+    assert!(Image::read(&damaged[..], &|_| false).is_err());
+}
+
+#[test]
+fn one_file_of_several_names_has_its_contents_under_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "mkdir -p conf; echo text > conf/a; ln conf/a conf/b; ln conf/a c; find . | cpio --quiet -o -H newc";
+    let archive = run_bytes(folder.path(), script);
+    let image = read(&archive);
+    assert_eq!(
+        (image.contents("conf/a"), image.contents("conf/b")),
+        (Some(&b"text\n"[..]), Some(&b"text\n"[..]))
+    );
+    for name in ["conf/a", "conf/b", "c"] {
+        assert!(
+            matches!(image.get(name), Some(Node::File { size: 5, .. })),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn hostile_images_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |script: &str| {
+        let image = run_bytes(folder.path(), script);
+        let error = Image::read(&image[..], &|_| false).err();
+        error.map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(error("head -c 100000 /dev/zero").contains("no cpio archive"));
+    assert!(error("echo this is no image").contains("neither a cpio archive"));
+    run(folder.path(), "head -c 67108864 /dev/zero | zstd -q > zeros.zst");
+    assert!(error("for i in $(seq 65); do cat zeros.zst; done").contains("which no initramfs has"));
+    assert!(error("printf 0707010000").contains("ends within a header"));
+    run(
+        folder.path(),
+        "mkdir -p d conf; echo > d/f; head -c 50000000 /dev/zero > conf/big",
+    );
+    assert!(
+        error("find d | cpio --quiet -o -H newc | head -c 300").contains("byte 0 of the initramfs image")
+    );
+    assert!(error("find d | cpio --quiet -o -H newc | gzip | head -c 80").contains("its gzip segment"));
+    assert!(
+        error("{ echo conf; echo conf/big; } | cpio --quiet -o -H newc").contains("indexes and settings")
+    );
+    assert!(
+        error("{ echo d | cpio --quiet -o -H newc; echo junk; } | xz")
+            .contains("neither an archive nor zeros")
+    );
+}
+
+#[test]
+fn modules_are_loaded_in_the_order_of_modprobe() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = guest(folder.path(), None);
+    let index = index(&tree);
+    for module in index.modules() {
+        let script = format!(
+            "modprobe -d {} -S {RELEASE} -C /dev/null --show-depends {}",
+            folder.path().display(),
+            module.name
+        );
+        let mut theirs: Vec<String> = Vec::new();
+        for line in run(folder.path(), &script).lines() {
+            let file = line.trim().rsplit('/').next().unwrap();
+            let name = file.split('.').next().unwrap().replace('-', "_");
+            if !theirs.contains(&name) {
+                theirs.push(name);
+            }
+        }
+        let ours = index.dependencies([&*module.name], &ModprobeConfig::default());
+        assert_eq!(ours.load, theirs, "{}", module.name);
     }
 }

@@ -8,8 +8,9 @@
     clippy::panic
 )]
 
+use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
-    disk::{Content, Disk, FileDisk, Kind, Sink},
+    disk::{Composite, Content, Disk, FileDisk, Kind, MemoryDisk, Sink},
     image::{
         self, Beside, Format, Image, NoNeighbours,
         qcow2::{Options, Qcow2, Qcow2Sink},
@@ -267,7 +268,7 @@ fn pour(source: &dyn Disk, sink: &Qcow2Sink, threads: usize, kept: u64, most: u6
                 }
                 at = piece_end;
             }
-            if start / chunk % 7 == 3 {
+            if start / chunk % 29 == 3 {
                 sink.checkpoint().unwrap();
             }
         }
@@ -470,7 +471,7 @@ fn edit(image: &Qcow2, model: &mut [u8], seed: u64, steps: u64) {
         let dice = pattern(seed * 1000 + step, 32);
         let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap());
         let start = number(0) % size;
-        let length = (number(8) % 200_000 >> (number(16) % 10)).min(size - start);
+        let length = ((number(8) % 200_000) >> (number(16) % 10)).min(size - start);
         let range = start as usize..(start + length) as usize;
         if number(24) % 4 == 0 {
             image.write_zeros(start..start + length).unwrap();
@@ -606,6 +607,16 @@ fn check_finds_what_qemu_img_check_finds() {
     qemu_img(&["snapshot", "-c", "two", text(&image)]);
     assert_eq!(open(&image).check().unwrap(), [""; 0]);
 
+    qemu_img(&["bitmap", "--add", text(&image), "backup"]);
+    qemu_img(&["bitmap", "--add", "-g", "512k", text(&image), "another"]);
+    qemu_io(&["write -P 3 2M 1M"], &image);
+    assert_eq!(open(&image).check().unwrap(), [""; 0]);
+    let disk = open_writable(&image);
+    disk.write_at(100, &[1; 100]).unwrap();
+    drop(disk);
+    qemu_img(&["check", "-q", "-r", "leaks", text(&image)]);
+    qemu_img(&["check", "-q", text(&image)]);
+
     // Damage: what we find must be what qemu-img finds, by number of errors and leaks.
     qemu_img(&["convert", "-O", "qcow2", text(&raw), text(&image)]);
     let sound = std::fs::read(&image).unwrap();
@@ -643,5 +654,234 @@ fn check_finds_what_qemu_img_check_finds() {
             "{findings:?} {judge}"
         );
         assert!(!findings.is_empty());
+    }
+}
+
+#[test]
+fn the_refcount_table_grows_when_an_edit_needs_it() {
+    for options in [
+        "cluster_size=512,refcount_bits=64",
+        "cluster_size=512,refcount_bits=16",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image.qcow2");
+        let size = 30 * MIB;
+        qemu_img(&["create", "-f", "qcow2", "-o", options, text(&image), "30M"]);
+        let table_size = |image: &Path| std::fs::read(image).unwrap()[56..60].to_vec();
+        let before = table_size(&image);
+        let mut model = vec![0; size as usize];
+        let disk = open_writable(&image);
+        for start in [0, 12 * MIB + 77, 26 * MIB] {
+            let bytes = pattern(start, 3 << 20);
+            disk.write_at(start, &bytes).unwrap();
+            model[start as usize..][..3 << 20].copy_from_slice(&bytes);
+        }
+        drop(disk);
+        assert_ne!(table_size(&image), before, "the test does not test what it says");
+        let raw = folder.path().join("raw");
+        std::fs::write(&raw, &model).unwrap();
+        must_be_sound_and_equal(&image, &raw);
+        assert_eq!(open(&image).check().unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn threads_that_write_in_place_do_not_disturb_each_other() {
+    let (folder, raw) = raw_source(16 * MIB);
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&[
+        "convert",
+        "-O",
+        "qcow2",
+        "-o",
+        "cluster_size=4k",
+        text(&raw),
+        text(&image),
+    ]);
+    let mut model = std::fs::read(&raw).unwrap();
+    let disk = open_writable(&image);
+    // Neighbouring bytes of the same clusters, by different threads.
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let disk = &disk;
+            scope.spawn(move || {
+                for step in 0..300 {
+                    let at = step * 50_000 + thread * 1000;
+                    disk.write_at(at, &[thread as u8 + 1; 1000]).unwrap();
+                    let mut bytes = [0; 1000];
+                    disk.read_at(at, &mut bytes).unwrap();
+                    assert!(bytes == [thread as u8 + 1; 1000]);
+                }
+            });
+        }
+    });
+    drop(disk);
+    for step in 0..300 {
+        for thread in 0..4 {
+            model[step * 50_000 + thread * 1000..][..1000].fill(thread as u8 + 1);
+        }
+    }
+    std::fs::write(&raw, &model).unwrap();
+    must_be_sound_and_equal(&image, &raw);
+}
+
+#[test]
+fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
+    let size = 24 * MIB;
+    let (folder, raw) = raw_source(size);
+    let source = FileDisk::open(&raw).unwrap();
+    let options = Options { cluster_bits: 12 };
+    let whole = folder.path().join("whole");
+    let sink = create(&whole, size, options);
+    pour(&source, &sink, 1, 0, u64::MAX);
+    sink.finish().unwrap();
+    let whole = std::fs::read(whole).unwrap();
+    let image = folder.path().join("killed");
+    let sink = create(&image, size, options);
+    pour(&source, &sink, 2, 0, 10 * MIB);
+    sink.checkpoint().unwrap();
+    let lasting = std::fs::read(&image).unwrap();
+    pour(&source, &sink, 2, 10 * MIB, 18 * MIB);
+    drop(sink);
+    // After a power cut some of what came later is there, some is not.
+    let later = std::fs::read(&image).unwrap();
+    let mut dice = 7_u64;
+    for round in 0..6 {
+        let mut torn = later.clone();
+        for (index, sector) in torn.chunks_mut(512).enumerate() {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            if (dice >> 33).is_multiple_of(3) || round == 5 {
+                let old = lasting.get(index * 512..index * 512 + 512).unwrap_or(&[0; 512]);
+                sector.copy_from_slice(old);
+            }
+        }
+        std::fs::write(&image, &torn).unwrap();
+        let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+        let sink = Qcow2Sink::resume(container, size, options).unwrap();
+        sink.keep(0..10 * MIB).unwrap();
+        pour(&source, &sink, 2, 10 * MIB, u64::MAX);
+        sink.finish().unwrap();
+        must_be_sound_and_equal(&image, &raw);
+        assert!(std::fs::read(&image).unwrap() == whole, "round {round}");
+    }
+}
+
+#[test]
+fn a_full_container_fails_every_thread_and_none_waits_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    // A container that cannot grow beyond 4 MiB, as a device cannot.
+    let file: Arc<dyn Disk> = Arc::new(FileDisk::create(&path, 4 * MIB).unwrap());
+    let device = Arc::new(Composite::slice("device", file, 0..4 * MIB).unwrap());
+    let sink = Qcow2Sink::create(device.clone(), 20 * MIB, Options::default()).unwrap();
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let start = next.fetch_add(65536, Ordering::SeqCst);
+                    if start >= 20 * MIB {
+                        return;
+                    }
+                    if sink.put(start, &[1; 65536]).is_err() {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(failed.into_inner(), 3);
+    assert_eq!(sink.checkpoint().unwrap_err().kind, Kind::Cancelled);
+    // What fits is written to it as to a file.
+    let sink = Qcow2Sink::create(device, 20 * MIB, Options::default()).unwrap();
+    sink.put(0, &[9; 2 << 20]).unwrap();
+    sink.skip(2 * MIB..20 * MIB).unwrap();
+    sink.finish().unwrap();
+    let mut model = vec![0; 20 << 20];
+    model[..2 << 20].fill(9);
+    let raw = folder.path().join("raw");
+    std::fs::write(&raw, model).unwrap();
+    must_be_sound_and_equal(&path, &raw);
+}
+
+/// One run of the guest's disk: clusters, what they hold (`None`: zeros), and whether a checkpoint follows.
+type Piece = (u64, Option<u8>, bool);
+
+/// Gives `pieces` from `from` to `to` to `sink`. The last one of the disk is cut at its end.
+fn deliver(sink: &Qcow2Sink, size: u64, pieces: &[Piece], range: std::ops::Range<usize>, model: &mut [u8]) {
+    let unit = u64::from(sink.unit());
+    let mut at = 0;
+    for (index, (clusters, content, checkpoint)) in pieces.iter().enumerate() {
+        let end = (at + clusters * unit).min(size);
+        if range.contains(&index) && at < end {
+            match content {
+                Some(byte) => {
+                    let bytes = vec![*byte; (end - at) as usize];
+                    sink.put(at, &bytes).unwrap();
+                    model[at as usize..end as usize].copy_from_slice(&bytes);
+                }
+                None => sink.skip(at..end).unwrap(),
+            }
+            if *checkpoint {
+                sink.checkpoint().unwrap();
+            }
+        }
+        at = end;
+    }
+    if range.end == pieces.len() && at < size {
+        sink.skip(at..size).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_pattern_killed_anywhere_ends_in_the_same_sound_image(
+        cluster_bits in 12..=17_u32,
+        size in 1..6 * MIB,
+        pieces in vec((1..200_u64, option::weighted(0.6, 1..=255_u8), weighted(0.2)), 1..40),
+        killed in any::<Index>(),
+        trusted in any::<Index>(),
+    ) {
+        let options = Options { cluster_bits };
+        let mut model = vec![0; size as usize];
+        let whole = Arc::new(MemoryDisk::new("whole", Vec::new()));
+        let sink = Qcow2Sink::create(whole.clone(), size, options).unwrap();
+        deliver(&sink, size, &pieces, 0..pieces.len(), &mut model);
+        sink.finish().unwrap();
+
+        let disk = Arc::new(MemoryDisk::new("killed", Vec::new()));
+        let sink = Qcow2Sink::create(disk.clone(), size, options).unwrap();
+        let killed = killed.index(pieces.len());
+        deliver(&sink, size, &pieces, 0..killed, &mut model);
+        sink.checkpoint().unwrap();
+        drop(sink);
+        prop_assert_eq!(Qcow2::open(disk.clone(), &NoNeighbours).unwrap().check().unwrap(), [""; 0]);
+        let trusted = if killed == 0 { 0 } else { trusted.index(killed + 1) };
+        let kept: u64 = pieces[..trusted].iter().map(|(clusters, ..)| clusters << cluster_bits).sum();
+        let sink = Qcow2Sink::resume(disk.clone(), size, options).unwrap();
+        sink.keep(0..kept.min(size)).unwrap();
+        deliver(&sink, size, &pieces, trusted..pieces.len(), &mut model);
+        sink.finish().unwrap();
+        prop_assert!(disk.contents() == whole.contents());
+
+        let folder = tempfile::tempdir().unwrap();
+        let (image, raw) = (folder.path().join("image"), folder.path().join("raw"));
+        std::fs::write(&image, disk.contents()).unwrap();
+        std::fs::write(&raw, &model).unwrap();
+        let image_disk = open(&image);
+        prop_assert!(read_all(image_disk.as_ref()) == model);
+        prop_assert_eq!(image_disk.check().unwrap(), [""; 0]);
+        let check = qemu_img(&["check", "-f", "qcow2", text(&image)]);
+        prop_assert!(check.contains("No errors were found"), "{}", check);
+        // qemu-img rounds a raw file of another length up to sectors.
+        if size % 512 == 0 {
+            qemu_img(&["compare", "-f", "raw", "-F", "qcow2", text(&raw), text(&image)]);
+        }
     }
 }

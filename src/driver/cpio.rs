@@ -15,27 +15,27 @@ const TRAILER: &[u8] = b"TRAILER!!!";
 
 /// The header of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// As in the archive, without the terminating zero.
-    pub name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// Names with the same inode and device are one file.
-    pub inode: u32,
+    pub(crate) inode: u32,
     /// Type and mode, as in `stat(2)`.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// User.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Names of this file in the archive.
-    pub links: u32,
+    pub(crate) links: u32,
     /// Seconds since 1970.
-    pub modified: u32,
+    pub(crate) modified: u32,
     /// Bytes of contents here. Of a file with several names only the last has contents.
-    pub size: u32,
+    pub(crate) size: u32,
     /// Major and minor number of the device that the file came from.
-    pub device: (u32, u32),
+    pub(crate) device: (u32, u32),
     /// Major and minor number of a device node.
-    pub special: (u32, u32),
+    pub(crate) special: (u32, u32),
 }
 
 /// Reads one archive from the position of `source`, which is left right behind its trailer.

@@ -70,7 +70,11 @@ pub struct ModprobeConfig {
     /// "weakdep MODULE A".
     pub weakdep: Vec<Line>,
     soft_dependencies: Vec<SoftDependency>,
+    lines: u32,
 }
+
+/// Lines of all files together that are kept; hardened systems have some hundred.
+const MAX_LINES: u32 = 5000;
 
 /// What the messages call it.
 const COMMAND_LINE: &str = "the kernel command line";
@@ -130,9 +134,10 @@ impl ModprobeConfig {
         let Some((name, value)) = first_word(rest) else {
             return;
         };
-        let Some(name) = normalise(name.as_bytes()) else {
+        let Some(name) = normalise(name.as_bytes()).filter(|_| self.lines < MAX_LINES) else {
             return;
         };
+        self.lines = self.lines.saturating_add(1);
         let line = Line {
             file: file.to_owned(),
             line,

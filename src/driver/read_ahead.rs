@@ -86,7 +86,13 @@ impl<R: Read> ReadAhead<R> {
         let before = self.taken;
         loop {
             let available = self.fill_buf()?;
-            let zeros = available.iter().position(|b| *b != 0).unwrap_or(available.len());
+            // Whole blocks first: a stream of zeros must be passed at the speed of memory.
+            let blocks = available
+                .chunks(4096)
+                .take_while(|block| block.iter().all(|b| *b == 0));
+            let zeros: usize = blocks.map(<[u8]>::len).sum();
+            let rest = available.get(zeros..).unwrap_or_default().iter();
+            let zeros = zeros.saturating_add(rest.take_while(|b| **b == 0).count());
             let ended = zeros < available.len() || available.is_empty();
             self.consume(zeros);
             if ended {

@@ -33,6 +33,7 @@ impl Neighbours for NoNeighbours {
 #[derive(Clone, Debug)]
 pub struct Beside {
     folder: PathBuf,
+    allowed: Vec<PathBuf>,
     depth: usize,
 }
 
@@ -45,8 +46,16 @@ impl Beside {
         let folder = image.parent().filter(|folder| !folder.as_os_str().is_empty());
         Self {
             folder: folder.unwrap_or(Path::new(".")).to_owned(),
+            allowed: Vec::new(),
             depth: 0,
         }
+    }
+
+    /// Files of `folder` may be opened as well: the user has said so.
+    #[must_use]
+    pub fn allowing(mut self, folder: &Path) -> Self {
+        self.allowed.push(folder.to_owned());
+        self
     }
 }
 
@@ -55,9 +64,14 @@ impl Neighbours for Beside {
         let text = String::from_utf8_lossy(name).into_owned();
         let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));
         let path = Path::new(OsStr::from_bytes(name.strip_prefix(b"file:").unwrap_or(name)));
-        let resolve = |path: &Path| path.canonicalize().map_err(|error| Error::io(&*text, error));
-        let path = resolve(&self.folder.join(path))?;
-        if path.parent() != Some(resolve(&self.folder)?.as_path()) {
+        let path = self.folder.join(path);
+        let path = path.canonicalize().map_err(|error| Error::io(&*text, error))?;
+        let mut folders = std::iter::once(&self.folder).chain(&self.allowed);
+        let is_allowed = folders.any(|folder| {
+            let folder = folder.canonicalize().ok();
+            folder.is_some() && path.parent() == folder.as_deref()
+        });
+        if !is_allowed {
             return refuse(
                 Kind::Unsupported,
                 format!(
@@ -98,8 +112,10 @@ impl Neighbours for Beside {
                 "is named as a backing file, but is no regular file".to_owned(),
             );
         }
+        // Names are relative to the file that holds them.
         let beside = Self {
-            folder: self.folder.clone(),
+            folder: path.parent().unwrap_or(&self.folder).to_owned(),
+            allowed: [std::slice::from_ref(&self.folder), &self.allowed].concat(),
             depth: self.depth + 1,
         };
         Ok(open(Arc::new(FileDisk::open(&path)?), Some(format), &beside)?)

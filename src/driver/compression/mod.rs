@@ -195,9 +195,13 @@ mod tests {
 
     #[test]
     fn streams_of_the_tools_end_where_their_data_ends() {
-        for length in [0, 1, 3, 1000, 300_000, 9_000_000] {
+        for length in [0, 1, 3, 1000, 300_000, 1_200_000, 9_000_000] {
             let plain = sample(length);
             for (tool, compression) in TOOLS {
+                // Only LZ4 has blocks as large as that.
+                if length > 2_000_000 && compression != Compression::Lz4Legacy {
+                    continue;
+                }
                 let stream = packed(&format!("{tool} -c"), &plain);
                 assert_eq!(Compression::detect(&stream), Some(compression), "{tool}");
                 for rest in [&b""[..], b"\0\0\0\0tail", b"070701tail"] {
@@ -228,7 +232,7 @@ mod tests {
                     "{tool} {cut}"
                 );
             }
-            for at in 8..stream.len() {
+            for at in (8..stream.len()).step_by(5) {
                 let mut damaged = stream.clone();
                 damaged[at] ^= 0x55;
                 let _ = decompress("x", &damaged, 1 << 20);

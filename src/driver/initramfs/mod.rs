@@ -29,14 +29,17 @@ use std::{
 use thiserror::Error;
 use tree::Tree;
 
-/// More than a kernel can unpack on any machine that boots with it: a small file must not keep us unpacking for hours.
-const MAX_UNPACKED: u64 = 8 << 30;
+/// The kernel has the image and all that it unpacks to in memory: more than this is no initramfs, but could keep us
+/// unpacking for hours.
+const MAX_UNPACKED: u64 = 4 << 30;
 /// An image with all of a distribution's modules and firmware has some 10,000.
 const MAX_ENTRIES: u32 = 400_000;
 /// All names together, which are kept.
 const MAX_NAMES: usize = 32 << 20;
 /// All contents that are kept together.
-const MAX_CONTENTS: usize = 48 << 20;
+const MAX_CONTENTS: usize = 32 << 20;
+/// Components of all names together, with those of the links in them: a hundred for each of [`MAX_ENTRIES`].
+const MAX_STEPS: u64 = 40_000_000;
 /// Targets of symbolic links; longer ones cannot be followed.
 const MAX_TARGET: u32 = 4096;
 /// Sentences about what was dropped: enough to see what is wrong.
@@ -112,7 +115,7 @@ impl Image {
     /// (`lib/modules/*/modules.*`), of `etc/modprobe.d`, `conf` and whatever else `wanted` says yes to (given paths
     /// as the kernel sees them, without a leading slash). Memory is bounded by what is kept, not by the image.
     pub fn read(source: impl Read, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Self, InitramfsError> {
-        let mut source = ReadAhead::new(source);
+        let mut source = ReadAhead::new(source.take(MAX_UNPACKED));
         let mut image = Self {
             length: 0,
             segments: Vec::new(),
@@ -165,6 +168,12 @@ impl Image {
             });
         }
         image.length = source.position();
+        if image.length >= MAX_UNPACKED {
+            return Err(InitramfsError {
+                offset: image.length,
+                source: too_large(),
+            });
+        }
         if image.segments.is_empty() {
             let text = "holds no cpio archive; the guest's own tools must make a new initramfs before it can be changed";
             return Err(InitramfsError {
@@ -205,14 +214,19 @@ impl Image {
             let entries = self.read_archive(source, budget, wanted)?;
             return Ok((source.position().saturating_sub(start), entries));
         }
-        let mut unpacked = ReadAhead::new(unpack(compression, source)?);
+        let mut unpacked = ReadAhead::new(unpack(compression, source)?.take(budget.unpacked));
         let mut entries = 0_u32;
         // Several archives can stand in one stream, with zeros between them.
         loop {
             unpacked.skip_zeros()?;
             let start = unpacked.peek(4)?;
             if start.is_empty() {
-                return Ok((unpacked.position(), entries));
+                let length = unpacked.position();
+                budget.unpacked = budget.unpacked.saturating_sub(length);
+                if budget.unpacked == 0 {
+                    return Err(too_large());
+                }
+                return Ok((length, entries));
             }
             if !start.starts_with(b"0707") {
                 let at = unpacked.position();
@@ -231,11 +245,10 @@ impl Image {
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> io::Result<u32> {
         let mut entries = 0_u32;
-        let start = source.position();
         let mut reader = Reader::new(source);
         while let Some(header) = reader.next_entry()? {
             entries = entries.saturating_add(1);
-            budget.take(&header.name, header.size)?;
+            budget.take(&header.name)?;
             let is_link = header.mode & mode::TYPE == mode::LINK;
             if is_link && header.size > MAX_TARGET {
                 return Err(invalid(format!(
@@ -249,6 +262,9 @@ impl Image {
                 target.pop();
             }
             let paths = self.tree.add(&header, target);
+            if self.tree.steps() > MAX_STEPS {
+                return Err(too_large());
+            }
             if paths.is_empty() {
                 let name = String::from_utf8_lossy(&header.name).into_owned();
                 self.remark(format!("the kernel drops {name}, whose folder is not there"));
@@ -258,8 +274,6 @@ impl Image {
             }
         }
         self.tree.end_archive();
-        // A trailer is no proof of a whole archive if nothing was taken, but it always takes 124 bytes.
-        debug_assert!(source.position() > start);
         Ok(entries)
     }
 
@@ -411,21 +425,16 @@ struct Budget {
 }
 
 impl Budget {
-    fn take(&mut self, name: &[u8], size: u32) -> io::Result<()> {
-        let left = || {
-            Some(Self {
-                entries: self.entries.checked_sub(1)?,
-                names: self.names.checked_sub(name.len())?,
-                contents: self.contents,
-                unpacked: self.unpacked.checked_sub(u64::from(size))?,
-            })
-        };
-        *self = left().ok_or_else(|| {
-            invalid(format!(
-                "unpacks to more than {MAX_ENTRIES} files, {MAX_NAMES} bytes of names or {MAX_UNPACKED} bytes of contents; \
-                 no initramfs does"
-            ))
-        })?;
+    fn take(&mut self, name: &[u8]) -> io::Result<()> {
+        self.entries = self.entries.checked_sub(1).ok_or_else(too_large)?;
+        self.names = self.names.checked_sub(name.len()).ok_or_else(too_large)?;
         Ok(())
     }
+}
+
+fn too_large() -> io::Error {
+    invalid(format!(
+        "it has more than {MAX_ENTRIES} files, {MAX_NAMES} bytes of names or {MAX_UNPACKED} bytes of contents, which no \
+         initramfs has"
+    ))
 }

@@ -62,6 +62,13 @@ pub struct Segment {
     pub remarks: Vec<String>,
 }
 
+impl Segment {
+    /// Has it no files, so that nothing needs to be appended?
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
 /// Why a segment cannot be made.
 #[derive(Debug, Error)]
 pub enum SegmentError {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// As the kernel's own limit for one lookup.
 const MAX_LINKS: u32 = 40;
+/// Components that one lookup walks, those of links included: no real path has a tenth of them.
+const MAX_STEPS: u32 = 512;
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +40,19 @@ type Inode = (u32, (u32, u32));
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// Inode and device of files with several names in the archive that is being read, with all their paths.
-    links: BTreeMap<Inode, Vec<Vec<u8>>>,
+    /// Files with several names in the archive that is being read.
+    links: BTreeMap<Inode, Linked>,
+    /// Components that were walked for all entries.
+    steps: u64,
+}
+
+/// A file with several names: usually only the last of them comes with contents.
+#[derive(Clone, Debug, Default)]
+struct Linked {
+    /// Names that still wait for contents.
+    waiting: Vec<Vec<u8>>,
+    /// Bytes, once they came.
+    size: u64,
 }
 
 /// The components of a path, without empty ones and `.`.
@@ -68,22 +81,27 @@ impl Tree {
 
     /// Where `path` leads, all links followed; `None` if nothing is there.
     pub(crate) fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
-        self.walk(path, true)
+        self.walk(path, true, &mut 0)
     }
 
-    /// Where `path` leads, its last component not followed and not necessarily there; `None` if its folder is not
-    /// there or is none.
-    pub(crate) fn place(&self, path: &[u8]) -> Option<Vec<u8>> {
-        self.walk(path, false)
+    /// How much work all entries were so far: what a hostile image could make endless.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
-    fn walk(&self, path: &[u8], follow_last: bool) -> Option<Vec<u8>> {
+    /// Follows the links of `path`, in its last component only if `follow_last`. Without that, the last component
+    /// need not be there. Counts the components that were walked.
+    fn walk(&self, path: &[u8], follow_last: bool, steps: &mut u32) -> Option<Vec<u8>> {
         let mut links = 0_u32;
         let mut at: Vec<u8> = Vec::new();
         // Components that are still to be walked, the next one last.
         let mut pending: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
         pending.reverse();
         while let Some(name) = pending.pop() {
+            *steps = steps.saturating_add(1);
+            if *steps > MAX_STEPS {
+                return None;
+            }
             if name == b".." {
                 let parent = at.iter().rposition(|b| *b == b'/').unwrap_or(0);
                 at.truncate(parent);
@@ -119,7 +137,10 @@ impl Tree {
     /// Does what the kernel does with an entry; `target` is a link's. Gives the paths that have the entry's
     /// contents now; none if the kernel drops the entry, since its folder is not there.
     pub(crate) fn add(&mut self, header: &Header, target: Vec<u8>) -> Vec<Vec<u8>> {
-        let Some(path) = self.place(&header.name) else {
+        let mut steps = 0;
+        let place = self.walk(&header.name, false, &mut steps);
+        self.steps = self.steps.saturating_add(u64::from(steps));
+        let Some(path) = place else {
             return Vec::new();
         };
         if path.is_empty() {
@@ -140,24 +161,23 @@ impl Tree {
         if over_directory && self.below(&path).next().is_some() {
             return Vec::new();
         }
-        let mut paths = vec![path.clone()];
-        if header.links > 1 && matches!(node, Node::File { .. }) {
-            let names = self.links.entry((header.inode, header.device)).or_default();
-            names.push(path.clone());
-            if header.size > 0 {
-                paths.clone_from(names);
-                for path in &paths {
-                    self.nodes.insert(path.clone(), node.clone());
-                }
-            } else if let Some(Node::File { size, .. }) =
-                names.first().and_then(|first| self.nodes.get(first))
-            {
-                let size = *size;
-                self.nodes.insert(path, Node::File { permissions, size });
-                return paths;
+        let mut paths = vec![path];
+        let mut node = node;
+        if header.links > 1
+            && let Node::File { size, .. } = &mut node
+        {
+            let linked = self.links.entry((header.inode, header.device)).or_default();
+            if header.size == 0 {
+                *size = linked.size;
+                linked.waiting.append(&mut paths.clone());
+            } else {
+                linked.size = *size;
+                paths.append(&mut linked.waiting);
             }
         }
-        self.nodes.insert(path, node);
+        for path in &paths {
+            self.nodes.insert(path.clone(), node.clone());
+        }
         paths
     }
 

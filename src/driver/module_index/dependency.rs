@@ -1,11 +1,8 @@
 //! What must be loaded for a module, and in which order: `modules.dep`, then soft dependencies, as modprobe does it.
 
-use super::{ModuleIndex, normal_name};
-use crate::driver::{
-    modalias::matches,
-    modprobe::{ModprobeConfig, SoftDependency},
-};
-use std::collections::BTreeSet;
+use super::{IndexFiles, ModuleIndex, normal_name};
+use crate::driver::modprobe::{ModprobeConfig, SoftDependency};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that some modules need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +78,11 @@ impl ModuleIndex {
                     tasks.extend(post.into_iter().rev().map(Task::Whole));
                     tasks.push(Task::Load(number));
                     tasks.extend(pre.into_iter().rev().map(Task::Whole));
-                    for weak in self.weak_dependencies(&module.name, config) {
-                        add(&mut closure.weak, weak);
+                    let weak = self.soft.weak.get(&module.name).into_iter().flatten();
+                    for found in weak.map(|name| self.resolve(name, config)) {
+                        for module in found.modules {
+                            add(&mut closure.weak, module);
+                        }
                     }
                 }
                 Task::Load(number) => {
@@ -119,25 +119,44 @@ impl ModuleIndex {
         {
             return dependency.clone();
         }
-        self.files
-            .directives("modules.softdep", "softdep")
-            .find(|(name, _)| matches(normal_name(name).as_bytes(), module.as_bytes()))
-            .map(|(_, text)| SoftDependency::parse(text))
-            .or_else(|| of_config.map(|(_, dependency)| dependency.clone()))
+        self.soft
+            .of(module)
+            .or(of_config.map(|(_, dependency)| dependency))
+            .cloned()
             .unwrap_or_default()
     }
+}
 
-    fn weak_dependencies(&self, module: &str, config: &ModprobeConfig) -> Vec<String> {
-        let of_index = self
-            .files
-            .directives("modules.weakdep", "weakdep")
-            .filter(|(name, _)| normal_name(name) == module)
-            .flat_map(|(_, names)| names.split_ascii_whitespace());
-        let mut found = Vec::new();
-        for name in of_index {
-            found.extend(self.resolve(name, config).modules);
+/// The lines of `modules.softdep` and `modules.weakdep`, by module. (In those of modprobe.d a pattern can stand for
+/// the module; depmod writes names.)
+#[derive(Clone, Debug, Default)]
+pub(super) struct SoftDependencies {
+    soft: BTreeMap<String, SoftDependency>,
+    weak: BTreeMap<String, Vec<String>>,
+}
+
+impl SoftDependencies {
+    pub(super) fn new(files: &IndexFiles) -> Self {
+        let mut dependencies = Self::default();
+        for (module, text) in files.directives("modules.softdep", "softdep") {
+            dependencies
+                .soft
+                .entry(normal_name(module))
+                .or_insert_with(|| SoftDependency::parse(text));
         }
-        found
+        for (module, text) in files.directives("modules.weakdep", "weakdep") {
+            let names = text.split_ascii_whitespace().map(str::to_owned);
+            dependencies
+                .weak
+                .entry(normal_name(module))
+                .or_default()
+                .extend(names);
+        }
+        dependencies
+    }
+
+    fn of(&self, module: &str) -> Option<&SoftDependency> {
+        self.soft.get(module)
     }
 }
 
@@ -147,9 +166,12 @@ struct Seen {
     soft: BTreeSet<u32>,
 }
 
+/// Names of one kind that are kept: more than that would only say that the indexes are damaged.
+const MAX_NAMES: usize = 200;
+
 /// Adds `name` if it is not there.
 fn add(names: &mut Vec<String>, name: String) {
-    if !names.contains(&name) {
+    if names.len() < MAX_NAMES && !names.contains(&name) {
         names.push(name);
     }
 }

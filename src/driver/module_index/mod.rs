@@ -7,6 +7,7 @@ mod merge;
 mod trie;
 
 pub use dependency::Closure;
+use dependency::SoftDependencies;
 pub use files::{BINARY_INDEX_FILES, INDEX_FILES, IndexFiles, MAX_INDEX_FILE};
 pub use merge::{IndexedModule, MergedIndex, merge};
 pub use trie::TrieError;
@@ -65,6 +66,7 @@ pub struct ModuleIndex {
     aliases: AliasIndex,
     builtin_aliases: AliasIndex,
     builtin: BTreeSet<String>,
+    soft: SoftDependencies,
     remarks: Vec<String>,
 }
 
@@ -98,8 +100,10 @@ impl ModuleIndex {
         let builtin_aliases = AliasIndex::new(builtin_pairs.iter().map(|(a, m)| (&**a, &**m)));
         let mut builtin: BTreeSet<String> = files.builtin_names().collect();
         builtin.extend(files.builtin_modinfo().map(|(module, _, _)| normal_name(module)));
+        let soft = SoftDependencies::new(&files);
         Ok(Self {
             files,
+            soft,
             modules,
             by_name,
             aliases,
@@ -233,4 +237,126 @@ fn parse_dependencies(files: &IndexFiles) -> Result<Vec<Module>, IndexError> {
         modules.push(module);
     }
     Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEP: &str = "kernel/c.ko:\nkernel/b-two.ko.xz: kernel/c.ko\nkernel/a.ko: kernel/b-two.ko.xz kernel/c.ko\n\
+        kernel/loop1.ko: kernel/loop2.ko\nkernel/loop2.ko: kernel/loop1.ko\nkernel/torn.ko: kernel/gone.ko\n\
+        kernel/x.ko:\nkernel/y.ko:\n";
+    const ALIAS: &str =
+        "# comment\nalias pci:v1d2 b_two\nalias pci:v1* a\nalias crc x\nalias only-built-in crc_base\n";
+    const SOFTDEP: &str = "softdep a pre: crc y post: loop1 nothing\nsoftdep y pre: a\nsoftdep a post: c\n";
+
+    fn files() -> IndexFiles {
+        let mut files = IndexFiles::default();
+        for (name, text) in [
+            ("modules.dep", DEP),
+            ("modules.alias", ALIAS),
+            ("modules.softdep", SOFTDEP),
+            ("modules.weakdep", "weakdep a crc loop2\n"),
+            ("modules.symbols", "alias symbol:f b_two\nalias symbol:g c\n"),
+            ("modules.builtin", "kernel/lib/crc-base.ko\nkernel/lib/crc.ko\n"),
+            (
+                "modules.builtin.modinfo",
+                "ext4.alias=fs-ext4\0ext4.license=GPL\0late.alias=pci:v1*\0",
+            ),
+            ("other", "ignored"),
+        ] {
+            files.insert(name, text.into());
+        }
+        files
+    }
+
+    #[test]
+    fn names_and_aliases_lead_where_kmod_goes() {
+        let index = ModuleIndex::new(files()).unwrap();
+        let config = ModprobeConfig::default();
+        let of = |modules: &[&str], built_in: &[&str]| Found {
+            modules: modules.iter().map(|name| (*name).to_owned()).collect(),
+            built_in: built_in.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert_eq!(index.lookup("pci:v1d2"), of(&["b_two", "a"], &["late"]));
+        assert_eq!(index.lookup("only_built_in"), of(&[], &["crc_base"]));
+        assert_eq!(index.resolve("b-two", &config), of(&["b_two"], &[]));
+        assert_eq!(index.resolve("symbol:f", &config), of(&["b_two"], &[]));
+        // An alias of a file goes before a name that is built in.
+        assert_eq!(index.resolve("crc", &config), of(&["x"], &[]));
+        assert_eq!(index.resolve("crc-base", &config), of(&[], &["crc_base"]));
+        assert_eq!(index.resolve("fs-ext4", &config), of(&[], &["ext4"]));
+        assert!(index.is_builtin("ext4") && index.is_builtin("crc-base") && !index.is_builtin("a"));
+        let mut config = ModprobeConfig::default();
+        config.add_file("/etc/modprobe.d/a.conf", b"alias pci:v1* c\nalias crc ext4\n");
+        assert_eq!(index.resolve("pci:v1d2", &config), of(&["c"], &[]));
+        assert_eq!(index.resolve("crc", &config), of(&[], &["ext4"]));
+        assert_eq!(index.module("b-two").unwrap().path, "kernel/b-two.ko.xz");
+    }
+
+    #[test]
+    fn dependencies_come_first_and_cycles_end() {
+        let index = ModuleIndex::new(files()).unwrap();
+        let closure = index.dependencies(["a", "torn", "nowhere", "fs-ext4"], &ModprobeConfig::default());
+        assert_eq!(
+            closure.load,
+            ["c", "b_two", "x", "y", "a", "loop2", "loop1", "torn"]
+        );
+        assert_eq!(closure.missing, ["kernel/gone.ko", "nowhere"]);
+        assert_eq!(
+            (closure.missing_soft, closure.built_in),
+            (vec!["nothing".to_owned()], vec!["ext4".to_owned()])
+        );
+        assert_eq!(closure.weak, ["x", "loop2"]);
+        // A file of modprobe.d counts before modules.softdep if its name does.
+        for (file, load) in [
+            ("a.conf", vec!["c", "b_two", "a"]),
+            ("zz.conf", vec!["c", "b_two", "x", "y", "a"]),
+        ] {
+            let mut config = ModprobeConfig::default();
+            config.add_file(file, b"softdep a pre: c\nsoftdep loop1 pre: c");
+            let closure = index.dependencies(["a"], &config);
+            assert_eq!(closure.load[..load.len()], load, "{file}");
+        }
+    }
+
+    #[test]
+    fn binary_indexes_stand_in_for_texts() {
+        let index = ModuleIndex::new(files()).unwrap();
+        let present: Vec<IndexedModule> = index
+            .modules()
+            .iter()
+            .map(|module| IndexedModule {
+                name: module.name.clone(),
+                path: module.path.clone(),
+            })
+            .collect();
+        let merged = merge(None, &index, &present);
+        assert_eq!(merged.remarks, Vec::<String>::new());
+        let mut binary = IndexFiles::default();
+        for (name, contents) in merged.files.into_iter().chain(merged.of_kernel) {
+            if name.ends_with(".bin") {
+                binary.insert(name, contents);
+            }
+        }
+        let read = ModuleIndex::new(binary).unwrap();
+        assert_eq!(read.remarks().len(), 4);
+        let names =
+            |index: &ModuleIndex| -> Vec<_> { index.modules().iter().map(|m| m.path.clone()).collect() };
+        assert_eq!(names(&read), names(&index));
+        for alias in ["pci:v1d2", "fs-ext4", "crc"] {
+            assert_eq!(read.lookup(alias), index.lookup(alias), "{alias}");
+        }
+        assert!(read.is_builtin("crc_base"));
+        let mut damaged = IndexFiles::default();
+        damaged.insert(
+            "modules.dep.bin",
+            b"\xb0\x07\xf4\x57\0\x01\0\x01\0\0\0\x0c".to_vec(),
+        );
+        let error = ModuleIndex::new(damaged).unwrap_err().to_string();
+        assert!(
+            error.contains("modules.dep.bin: begins with b007f457 00010001"),
+            "{error}"
+        );
+    }
 }

@@ -50,17 +50,17 @@ pub(crate) struct Value {
 pub(crate) struct Trie(BTreeMap<Vec<u8>, Vec<Value>>);
 
 impl Trie {
-    /// Adds a value. Of values with one priority the later stands before the earlier, as in depmod's files. False
-    /// if kmod could not read it: not 7-bit, too long, with a zero.
+    /// Adds a value. False if kmod could not read it: not 7-bit, too long, with a zero.
     pub(crate) fn insert(&mut self, key: &[u8], priority: u32, text: &[u8]) -> bool {
         let plain = |bytes: &[u8]| bytes.iter().all(|b| *b != 0 && *b < CHARACTERS);
         if key.len() >= MAX_KEY || !plain(key) || !plain(text) {
             return false;
         }
-        let values = self.0.entry(key.to_vec()).or_default();
-        let at = values.partition_point(|value| value.priority < priority);
         let text = text.to_vec();
-        values.insert(at, Value { priority, text });
+        self.0
+            .entry(key.to_vec())
+            .or_default()
+            .push(Value { priority, text });
         true
     }
 
@@ -69,7 +69,8 @@ impl Trie {
         self.0.iter().map(|(key, values)| (&**key, &**values))
     }
 
-    /// The file, as depmod would write it. `None` if it would be larger than its offsets can say (256 MiB).
+    /// The file, as depmod would write it: of values with one priority the later stands before the earlier. `None` if
+    /// it would be larger than its offsets can say (256 MiB).
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
         let entries: Vec<_> = self.0.iter().map(|(key, values)| (&**key, &**values)).collect();
         let mut nodes = nodes(&entries)?;
@@ -260,7 +261,9 @@ impl Node<'_> {
         }
         if !self.values.is_empty() {
             bytes.extend_from_slice(&u32::try_from(self.values.len()).ok()?.to_be_bytes());
-            for value in self.values {
+            let mut values: Vec<&Value> = self.values.iter().rev().collect();
+            values.sort_by_key(|value| value.priority);
+            for value in values {
                 bytes.extend_from_slice(&value.priority.to_be_bytes());
                 bytes.extend_from_slice(&value.text);
                 bytes.push(0);

@@ -1,6 +1,7 @@
 //! Checking: every cluster is counted as often as something refers to it, as `qemu-img check` does.
 
 use super::{
+    bitmap,
     disk::Qcow2,
     header::Header,
     l2_table::{self, COPIED, OFFSET},
@@ -42,6 +43,13 @@ pub(super) fn check(image: &Qcow2) -> Result<Vec<String>> {
     let refcount_table = read_table(image.container.as_ref(), &image.header)?;
     let (snapshots, snapshot_bytes) = snapshot::read(image.container.as_ref(), &image.header)?;
     checker.count_fixed_tables(&refcount_table, snapshot_bytes);
+    bitmap::each_range(
+        image.container.as_ref(),
+        &image.header,
+        &mut |offset, length, what| {
+            checker.count_range(offset, length, what);
+        },
+    )?;
     let active = image
         .l1
         .read()

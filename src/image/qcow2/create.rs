@@ -60,6 +60,7 @@ impl Layout {
             compression: Compression::Deflate,
             backing_name: None,
             backing_format: None,
+            bitmaps: None,
         };
         let cluster = header.cluster_size();
         let too_large =

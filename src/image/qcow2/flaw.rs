@@ -54,6 +54,8 @@ pub(super) enum Flaw {
         "has a reference count of 0 for a cluster in use at byte {0}: `qemu-img check -r all` on a copy mends it"
     )]
     RefcountOfUsed(u64),
+    #[error("has bitmaps with a directory of {0} bytes and tables beyond what a disk can need")]
+    BitmapDirectory(u64),
     #[error("claims {0} snapshots; 65536 is the most")]
     Snapshots(u32),
     #[error("has a snapshot with {0} bytes of extra data; 1024 is the most")]

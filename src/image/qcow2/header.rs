@@ -1,6 +1,6 @@
 //! The qcow2 header: "Header" and "Header extensions" of qemu's `docs/interop/qcow2.txt`.
 
-use super::flaw::Flaw;
+use super::{bitmap, flaw::Flaw};
 use crate::disk::field::{bytes_at, put_bytes, put_u32_be, put_u64_be, u8_at, u32_be, u64_be};
 
 pub(super) const MAGIC: u32 = 0x5146_49fb; // "QFI\xfb"
@@ -38,12 +38,23 @@ pub(super) mod incompatible {
 const EXTENSION_END: u32 = 0;
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
+const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+
+/// Autoclear features: who does not keep one up must clear its bit before writing. This one: the bitmaps are true.
+const AUTOCLEAR_BITMAPS: u64 = 1;
 
 /// How compressed clusters are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     Deflate,
     Zstd,
+}
+
+/// Where the directory of dirty bitmaps is. In bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BitmapDirectory {
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 /// What the header says; sizes and places checked against the format's limits, not against the file.
@@ -67,6 +78,7 @@ pub(super) struct Header {
     pub(super) compression: Compression,
     pub(super) backing_name: Option<Vec<u8>>,
     pub(super) backing_format: Option<String>,
+    pub(super) bitmaps: Option<BitmapDirectory>,
 }
 
 impl Header {
@@ -130,6 +142,7 @@ impl Header {
         if version == 3 && (length < LENGTH_3 || u64::from(length) > LARGEST_HEADER || length % 8 != 0) {
             return Err(Flaw::HeaderLength(length));
         }
+        bytes_at(bytes, 0, length as usize)?;
         if refcount_order > 6 {
             return Err(Flaw::RefcountOrder(refcount_order));
         }
@@ -161,6 +174,7 @@ impl Header {
             compression,
             backing_name,
             backing_format: parse_backing_format(bytes, length)?,
+            bitmaps: parse_bitmaps(bytes, length, autoclear)?,
         };
         header.check_tables()?;
         Ok(header)
@@ -291,6 +305,15 @@ fn parse_backing_format(bytes: &[u8], length: u32) -> Result<Option<String>, Fla
     })
 }
 
+/// Bitmaps that are out of date are as good as absent.
+fn parse_bitmaps(bytes: &[u8], length: u32, autoclear: u64) -> Result<Option<BitmapDirectory>, Flaw> {
+    find_extension(bytes, length, |kind, data| {
+        (kind == EXTENSION_BITMAPS && autoclear & AUTOCLEAR_BITMAPS != 0)
+            .then(|| bitmap::parse_extension(data))
+    })?
+    .transpose()
+}
+
 fn parse_backing_name(bytes: &[u8], cluster_bits: u32) -> Result<Option<Vec<u8>>, Flaw> {
     let offset = u64_be(bytes, 8)?;
     let size = u32_be(bytes, 16)?;
@@ -302,4 +325,53 @@ fn parse_backing_name(bytes: &[u8], cluster_bits: u32) -> Result<Option<Vec<u8>>
     }
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     Ok(Some(bytes_at(bytes, offset, size as usize)?.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::qcow2::create::{Layout, Options};
+
+    fn sample() -> Vec<u8> {
+        Layout::new(10 << 30, Options::default())
+            .unwrap()
+            .header
+            .encode()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_encoded_is_parsed() {
+        for (size, cluster_bits) in [(0, 16), (1, 12), (10 << 30, 16), (8 << 40, 16), (1 << 50, 21)] {
+            let header = Layout::new(size, Options { cluster_bits }).unwrap().header;
+            assert_eq!(Header::parse(&header.encode().unwrap()), Ok(header));
+        }
+        assert!(Layout::new(1 << 60, Options { cluster_bits: 12 }).is_err());
+        assert!(Layout::new(u64::MAX, Options::default()).is_err());
+    }
+
+    #[test]
+    fn an_unknown_feature_is_named_if_the_image_names_it() {
+        let mut bytes = sample();
+        bytes[72 + 7] = 0b0100_0000;
+        // The first of the names: "dirty bit" becomes the name of bit 6.
+        bytes[112 + 8 + 1] = 6;
+        let flaw = Header::parse(&bytes).unwrap_err();
+        assert_eq!(
+            flaw,
+            Flaw::UnknownFeature {
+                bit: 6,
+                name: "dirty bit".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn every_prefix_of_a_header_is_refused_or_parsed() {
+        let bytes = sample();
+        for length in 0..bytes.len() {
+            let parsed = Header::parse(&bytes[..length]);
+            assert!(length >= 112 || parsed.is_err(), "{length}");
+        }
+    }
 }

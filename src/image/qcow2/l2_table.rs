@@ -102,3 +102,56 @@ pub(super) fn words(bytes: &[u8]) -> Vec<u64> {
 pub(super) fn bytes(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::qcow2::create::{Layout, Options};
+
+    fn header(incompatible: u64) -> Header {
+        let mut header = Layout::new(1 << 30, Options::default()).unwrap().header;
+        header.incompatible = incompatible;
+        header
+    }
+
+    #[test]
+    fn entries_mean_what_the_specification_says() {
+        let header = header(0);
+        let table = [
+            0,
+            COPIED | 0x5_0000,
+            ZERO,
+            COPIED | 0x6_0000 | ZERO,
+            COMPRESSED | 1 << 54 | 0x7_1234,
+            0x1_0200,
+        ];
+        let at = |cluster: u64| mapping_at(&table, &header, cluster * 65536 + 5);
+        assert_eq!(at(0), Ok(Mapping::Unallocated));
+        assert_eq!(at(1), Ok(Mapping::Data { host: 0x5_0005 }));
+        assert_eq!(at(2), Ok(Mapping::Zero { allocated: false }));
+        assert_eq!(at(3), Ok(Mapping::Zero { allocated: true }));
+        // One sector more than the first, which begins 0x34 bytes before the data.
+        let length = 1024 - 0x34;
+        assert_eq!(
+            at(4),
+            Ok(Mapping::Compressed {
+                host: 0x7_1234,
+                length
+            })
+        );
+        assert_eq!(at(5), Err(Flaw::Unaligned("data cluster", 0x1_0200)));
+        assert_eq!(at(6), Ok(Mapping::Unallocated));
+    }
+
+    #[test]
+    fn extended_entries_map_the_thirty_second_parts_of_a_cluster() {
+        let header = header(crate::image::qcow2::header::incompatible::EXTENDED_L2);
+        // Part 0 is data, part 1 zeros, part 2 nothing; part 3 says both.
+        let table = [COPIED | 0x5_0000, 0b1001 | 0b1010 << 32];
+        let at = |part: u64| mapping_at(&table, &header, part * 2048 + 7);
+        assert_eq!(at(0), Ok(Mapping::Data { host: 0x5_0007 }));
+        assert_eq!(at(1), Ok(Mapping::Zero { allocated: true }));
+        assert_eq!(at(2), Ok(Mapping::Unallocated));
+        assert!(matches!(at(3), Err(Flaw::L2Entry(_))));
+    }
+}

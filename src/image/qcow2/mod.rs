@@ -1,5 +1,6 @@
 //! qcow2, versions 2 and 3: qemu's `docs/interop/qcow2.txt`.
 
+mod bitmap;
 mod check;
 mod cluster;
 mod create;

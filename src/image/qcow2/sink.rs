@@ -73,7 +73,7 @@ impl Qcow2Sink {
         let layout = Layout::new(size, options).map_err(|flaw| flaw.of(container.label()))?;
         let sink = Self::new(container, layout, None);
         let cluster = sink.cluster();
-        sink.container.set_size(sink.layout.first_free * cluster)?;
+        sink.grow_to(sink.layout.first_free * cluster)?;
         let mut state = sink.lock();
         // The container may be an old device with anything on it.
         sink.container.write_zeros(0..sink.layout.first_free * cluster)?;
@@ -84,7 +84,6 @@ impl Qcow2Sink {
             .encode()
             .map_err(|flaw| flaw.of(sink.container.label()))?;
         sink.container.write_at(0, &header)?;
-        sink.container.flush()?;
         drop(state);
         Ok(sink)
     }
@@ -206,7 +205,7 @@ impl Qcow2Sink {
         state.free += 1;
         let end = state.free * self.cluster();
         if end > self.container.size() {
-            self.container.set_size(end.next_multiple_of(GROWTH))?;
+            self.grow_to(end.next_multiple_of(GROWTH))?;
         }
         Ok(cluster * self.cluster())
     }
@@ -385,7 +384,11 @@ impl Qcow2Sink {
         }
         state.l1_changed = true;
         self.write_metadata(state)?;
-        self.container.set_size(end * self.cluster())
+        match self.container.set_size(end * self.cluster()) {
+            // A device has the size that it has.
+            Err(error) if error.kind == Kind::Unsupported => Ok(()),
+            result => result,
+        }
     }
 }
 

@@ -33,7 +33,9 @@ struct Slot {
 }
 
 impl Qcow2 {
-    /// Opens the image in `container`, which must be writable, for reading and writing.
+    /// Opens the image in `container`, which must be writable and able to grow, for reading and writing. The backing
+    /// file is never written. Dirty bitmaps are declared out of date by the first write, as the format demands of a
+    /// writer that does not keep them up; their clusters are then leaks, which `qemu-img check -r leaks` frees.
     pub fn open_writable(container: Arc<dyn Disk>, neighbours: &dyn Neighbours) -> Result<Self> {
         let mut disk = Self::open(container, neighbours)?;
         let header = &disk.header;

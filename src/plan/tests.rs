@@ -543,8 +543,19 @@ fn lines_that_go_by_the_old_address_follow() {
             interface: Some("eth5".into()),
         },
     ];
+    // A line with two addresses, and a file of an earlier move: one step for each file and line.
+    guest.mac_matches.extend(guest.mac_matches.first().cloned());
+    guest.mac_matches.push(MacMatch {
+        path: "/etc/systemd/network/10-rehome-enp2s0.link".into(),
+        line: 4,
+        text: "MACAddress=52:54:00:00:00:01".into(),
+        mac: "52:54:00:00:00:01".into(),
+        interface: Some("enp2s0".into()),
+    });
     guest.interfaces[0].dhcp = true;
     let plan = plan_for(&guest, "kvm");
+    let of_ours = |step: &&Step| matches!(&step.action, Action::ReplaceLine { path, .. } if path.name().starts_with(b"10-rehome"));
+    assert_eq!(plan.steps.iter().filter(of_ours).count(), 0, "{plan}");
     let mac = &plan.adapters[0].mac;
     assert_eq!(
         replaced(&plan, "/etc/udev/rules.d/70-persistent-net.rules", 2),

@@ -57,7 +57,7 @@ const fn named(
 }
 
 /// What holds other volumes comes before what may lie in it, and longer magics before shorter ones.
-const CONTAINERS: [Signature; 10] = [
+const CONTAINERS: [Signature; 9] = [
     named("crypto_LUKS", 0, b"LUKS\xba\xbe\0\x01", Uuid::Text(168), None),
     named(
         "crypto_LUKS",
@@ -65,14 +65,6 @@ const CONTAINERS: [Signature; 10] = [
         b"LUKS\xba\xbe\0\x02",
         Uuid::Text(168),
         Some((24, 48)),
-    ),
-    // The second header of LUKS2, where the first was overwritten: its data may still be wanted.
-    named(
-        "crypto_LUKS",
-        0x4000,
-        b"SKUL\xba\xbe\0\x02",
-        Uuid::Text(0x4000 + 168),
-        Some((0x4000 + 24, 48)),
     ),
     plain("BitLocker", 3, b"-FVE-FS-"),
     // BitLocker To Go wears the boot sector of a FAT.
@@ -104,6 +96,11 @@ const CONTAINERS: [Signature; 10] = [
     ),
     plain("VMFS_volume_member", 0x0010_0000, b"\x0d\xd0\x01\xc0"),
     plain("VMFS", 0x0020_0000, b"\x5e\xf1\xab\x2f"),
+];
+
+/// Where the second header of LUKS2 may be: the sizes that the first can have.
+const LUKS2_SECOND: [u64; 9] = [
+    0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000,
 ];
 
 const FILE_SYSTEMS: [Signature; 21] = [
@@ -165,6 +162,20 @@ const FILE_SYSTEMS: [Signature; 21] = [
 pub(super) fn container(disk: &dyn Disk) -> Result<Option<Identity>> {
     for signature in &CONTAINERS {
         if let Some(identity) = signature.find(disk)? {
+            return Ok(Some(identity));
+        }
+    }
+    // The second header of LUKS2, for where the first was overwritten: its data may still be wanted.
+    for at in LUKS2_SECOND {
+        let uuid = Uuid::Text(at + 168);
+        let second = named(
+            "crypto_LUKS",
+            at,
+            b"SKUL\xba\xbe\0\x02",
+            uuid,
+            Some((at + 24, 48)),
+        );
+        if let Some(identity) = second.find(disk)? {
             return Ok(Some(identity));
         }
     }

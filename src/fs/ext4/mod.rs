@@ -27,7 +27,9 @@ mod htree_edit;
 mod inline_data;
 mod inode;
 mod inode_edit;
+mod journal;
 mod map_edit;
+mod orphan;
 mod superblock;
 mod witness;
 mod xattr;
@@ -72,15 +74,19 @@ impl Ext4 {
     /// can't be, with [`disk::Kind::Unsupported`] for features that are not known, with [`disk::Kind::Unsafe`] for a
     /// journal that can't be replayed.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
-        let superblock = read_superblock(&*disk)?;
-        if superblock.needs_recovery() {
-            return Err(Ext4Error::Unsafe(
-                "its journal has to be replayed first; mount and unmount it, or run `e2fsck -f`, on a copy"
-                    .to_owned(),
-            )
-            .on(disk.label()));
+        let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+        if ext4.superblock.needs_recovery() {
+            let said = journal::recover(&ext4)?;
+            ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
+            ext4.recovered.extend(said);
         }
-        Ok(Self {
+        ext4.remove_orphans()?;
+        Ok(ext4)
+    }
+
+    /// Nothing is read or changed yet.
+    fn over(disk: Arc<dyn Disk>, superblock: Superblock) -> Self {
+        Self {
             disk,
             clock: superblock.written,
             superblock,
@@ -89,7 +95,7 @@ impl Ext4 {
             changed: false,
             fixed: Vec::new(),
             recovered: Vec::new(),
-        })
+        }
     }
 
     // Errors: every one says of which volume, and where it can, of which inode and byte.

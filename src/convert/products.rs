@@ -114,8 +114,10 @@ impl Products {
     pub(super) fn open_destination(&self, job: &Job) -> Result<Box<dyn Destination>> {
         let shape = match &self.place {
             Place::File { folder } => {
-                // Said now, not after hours of copying.
-                self.must_be_absent_in(folder)?;
+                // Said now, not after hours of copying. A run that was killed while it published left its own there.
+                if !job.resume {
+                    self.must_be_absent_in(folder)?;
+                }
                 Shape::File
             }
             Place::Folder { .. } => Shape::Folder,

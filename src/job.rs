@@ -41,6 +41,8 @@ pub struct Job {
     pub dry_run: bool,
     /// `--resume`: go on after a break.
     pub resume: bool,
+    /// `--checkpoint`: after so many bytes written all that is there is made durable, so that a break costs no more.
+    pub checkpoint: u64,
     /// `--verify`: read the destination back and compare its hashes.
     pub verify: bool,
 }

@@ -15,7 +15,7 @@ use crate::{
     output::{Report, SourceFacts, VolumeFacts},
     volume::{Partition, Scan, TableKind, Volume, scan},
 };
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 /// The disks of a source, opened for reading only.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Opened {
             // All of them share one limit.
             let overlay = Arc::new(match &first {
                 None => Overlay::new(disk.clone(), *overlay_memory, temporary_folder),
-                Some(first) => first.over(disk.clone()),
+                Some(first) => first.beside(disk.clone()),
             });
             first.get_or_insert_with(|| overlay.clone());
             overlays.push(overlay);
@@ -150,11 +150,12 @@ impl Opened {
             table: *table,
         });
         let sources = sources.collect();
-        let volumes = layer
+        let volumes: Vec<VolumeFacts> = layer
             .volumes()
             .map(|(volume, contents)| layer.facts(volume, contents))
             .collect();
         let mut warnings = layer.scan.warnings.clone();
+        warnings.extend(twins(&volumes));
         let others = layer.others();
         let inspection = guest::inspect(&layer.disks, &layer.scan, &mut layer.mounts, &others)?;
         warnings.extend(inspection.remarks.iter().cloned());
@@ -166,6 +167,25 @@ impl Opened {
             volumes,
         })
     }
+}
+
+/// Filesystems that cannot be told apart by their UUIDs: what the new machine mounts is then chance.
+fn twins(volumes: &[VolumeFacts]) -> Vec<String> {
+    let mut by_uuid: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for volume in volumes {
+        if let Some(uuid) = &volume.uuid {
+            by_uuid.entry(uuid).or_default().push(&volume.id);
+        }
+    }
+    let several = by_uuid.into_iter().filter(|(_, ids)| ids.len() > 1);
+    let sentence = |(uuid, ids): (&str, Vec<&str>)| {
+        format!(
+            "{} have the same UUID {uuid}: which of them is mounted by it is chance; leave one out, or give it another \
+             (tune2fs -U random, on a copy)",
+            ids.join(" and ")
+        )
+    };
+    several.map(sentence).collect()
 }
 
 fn is_block_device(path: &Path) -> disk::Result<bool> {

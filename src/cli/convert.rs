@@ -5,7 +5,7 @@ use super::{
     planning_arguments::PlanningArguments,
     print_json, print_text,
     progress::{Progress, Style},
-    source_arguments::SourceArguments,
+    source_arguments::{SourceArguments, size},
     wrong_usage,
 };
 use crate::{
@@ -51,6 +51,10 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["dry_run", "plan"])]
     resume: bool,
 
+    /// After so many bytes written make all of it durable: what a break costs at most
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    checkpoint: u64,
+
     /// Read the destination back and compare it
     #[arg(long)]
     verify: bool,
@@ -89,6 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         options: arguments.planning.options(),
         dry_run: arguments.dry_run,
         resume: arguments.resume,
+        checkpoint: arguments.checkpoint,
         verify: arguments.verify,
     };
     let progress = Progress::start(arguments.progress)?;

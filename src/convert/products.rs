@@ -113,7 +113,13 @@ impl Products {
     /// The destination, begun or resumed.
     pub(super) fn open_destination(&self, job: &Job) -> Result<Box<dyn Destination>> {
         let shape = match &self.place {
-            Place::File { .. } => Shape::File,
+            Place::File { folder } => {
+                // Said now, not after hours of copying. A run that was killed while it published left its own there.
+                if !job.resume {
+                    self.must_be_absent_in(folder)?;
+                }
+                Shape::File
+            }
             Place::Folder { .. } => Shape::Folder,
             Place::Device { device, folder } => {
                 let devices = [device.clone()];
@@ -129,6 +135,18 @@ impl Products {
         } else {
             Box::new(FileDestination::create(&job.out, shape)?)
         })
+    }
+
+    fn must_be_absent_in(&self, folder: &Path) -> Result<()> {
+        for name in [&self.definition, &self.report] {
+            let path = folder.join(name);
+            if path.symlink_metadata().is_ok() {
+                let text =
+                    "is there already and would be written beside OUT: remove it, or give OUT another name";
+                return Err(Error::new(Kind::Exists, path.display().to_string(), text));
+            }
+        }
+        Ok(())
     }
 
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.

@@ -24,7 +24,11 @@ pub(super) fn write_disk(
     let initial = if job.format == Format::Raw { disk.size() } else { 0 };
     let (container, ledger) = destination.disk(name, initial, identity)?;
     let sink = sink(&container, disk.size(), job.format)?;
-    let copied = copy::copy(disk, &*sink, &ledger, Pace::default(), stages.watch())?;
+    let pace = Pace {
+        checkpoint_bytes: job.checkpoint,
+        ..Pace::default()
+    };
+    let copied = copy::copy(disk, &*sink, &ledger, pace, stages.watch())?;
     drop(sink);
     let mut verified = false;
     if job.verify {

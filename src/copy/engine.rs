@@ -42,7 +42,8 @@ pub struct Copied {
 pub struct Pace {
     /// Threads that read, hash and put; 0: as many as pay on this host.
     pub threads: usize,
-    /// A checkpoint after so many bytes put: what a kill costs at most. In bytes.
+    /// A checkpoint after so many bytes put: what a kill costs at most. Not too many, since it also keeps the host from
+    /// gathering more than that before it writes. In bytes.
     pub checkpoint_bytes: u64,
     /// A checkpoint after so long.
     pub checkpoint_time: Duration,
@@ -52,7 +53,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             threads: 0,
-            checkpoint_bytes: 1 << 30,
+            checkpoint_bytes: 256 << 20,
             checkpoint_time: Duration::from_secs(30),
         }
     }
@@ -225,10 +226,12 @@ impl Job<'_> {
         let outcome = self.work_until_stopped();
         if let Err(error) = &outcome {
             self.stopped.store(true, Ordering::Release);
-            // Who is cancelled has delivered all that it was handed: nobody waits, and a last checkpoint is possible.
+            // Who is cancelled has delivered all that it was handed: nobody waits for it. Who failed has not; and a
+            // sink that is abandoned takes no checkpoint, so that comes first.
             if error.kind != Kind::Cancelled
                 && let Some(target) = &self.target
             {
+                let _ = self.checkpoint();
                 target.sink.abandon();
             }
         }

@@ -67,7 +67,14 @@ impl FileDestination {
     /// another run is at work.
     pub fn resume(out: &Path, shape: Shape) -> Result<Self> {
         let (parent, name) = split(out)?;
-        let work = WorkFolder::open(WorkFolder::place(&parent, &name))?;
+        let place = WorkFolder::place(&parent, &name);
+        if shape == Shape::Folder && out.is_dir() && WorkFolder::is_emptied(&place) {
+            // Killed after OUT got its name: only the work folder was left to remove.
+            WorkFolder::open(place)?.remove()?;
+            let text = "is complete: the earlier run had only to tidy up, which is done now";
+            return Err(Error::new(Kind::Exists, out.display().to_string(), text));
+        }
+        let work = WorkFolder::open(place)?;
         let destination = Self {
             out: out.to_owned(),
             parent,

@@ -69,6 +69,21 @@ fn a_folder_appears_at_once() {
 }
 
 #[test]
+fn a_folder_that_got_its_name_just_before_a_kill_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("server");
+    let mut destination = FileDestination::create(&out, Shape::Folder).unwrap();
+    move_disk(&mut destination, "sda.raw");
+    rename_new(&destination.work.products(), &out).unwrap();
+    drop(destination);
+    assert_eq!(names(folder.path()), [".server.rehome-work", "server"]);
+    let error = FileDestination::resume(&out, Shape::Folder).unwrap_err();
+    assert_eq!(error.kind, Kind::Exists);
+    assert!(error.to_string().contains("is complete"), "{error}");
+    assert_eq!(names(folder.path()), ["server"]);
+}
+
+#[test]
 fn what_exists_is_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("guest.raw");

@@ -37,7 +37,18 @@ pub enum Leftover {
 pub(super) struct WorkFolder {
     path: PathBuf,
     /// Held as long as we live.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// One run at a time.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started has the file open until it runs its program.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 const PRODUCTS: &str = "products";
@@ -94,13 +105,18 @@ impl WorkFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    fn lock(path: &Path) -> Result<File> {
+    /// Is there a work folder at `path` whose products have become OUT?
+    pub(super) fn is_emptied(path: &Path) -> bool {
+        path.join(LOCK).exists() && !path.join(PRODUCTS).exists()
+    }
+
+    fn lock(path: &Path) -> Result<Lock> {
         let name = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let file = options.open(&name).map_err(|error| failed(&name, error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Lock(file)),
             Err(Errno::WOULDBLOCK) => {
                 let text = "another run is working here; wait for it, or stop it";
                 Err(Error::new(Kind::Unsafe, path.display().to_string(), text))

@@ -12,6 +12,8 @@ use std::{
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 /// A disk, partition, logical volume or loop device of this host.
@@ -24,6 +26,10 @@ pub struct BlockDevice {
     number: (u32, u32),
     writable: bool,
 }
+
+/// How often, and how far apart, an exclusive open is tried again: half a second in all.
+const TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Opens a source read-only, whichever of the two it is: regular file or block device. `sector_size` overrides the
 /// device's logical sector size, or the 512 bytes of a file.
@@ -66,7 +72,15 @@ impl BlockDevice {
         let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(exclusive);
-        Self::from_options(path, &options, true)
+        let mut tries = 0;
+        loop {
+            match Self::from_options(path, &options, true) {
+                // Whoever only probes a new device (udev, partitioning tools) lets go at once.
+                Err(error) if error.kind == Kind::Unsafe && tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+            thread::sleep(BETWEEN_TRIES);
+        }
     }
 
     /// The same device, counting in sectors of `sector_size` bytes.

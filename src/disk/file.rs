@@ -4,6 +4,7 @@ use super::{Content, Disk, Error, Extent, Kind, Result, check_range, push_extent
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use std::{
     fs::{File, OpenOptions},
+    io::ErrorKind,
     ops::Range,
     os::unix::fs::FileExt,
     path::Path,
@@ -81,6 +82,16 @@ impl FileDisk {
         Error::io(&*self.label, error.into()).at(offset)
     }
 
+    /// The file was as long as we say when it was opened.
+    fn cut_short(&self, offset: u64) -> Error {
+        let now = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let text = format!(
+            "the file was cut to {now} bytes while it was in use, from {}; nothing else may write to it meanwhile",
+            self.size()
+        );
+        Error::new(Kind::Io, &*self.label, text).at(offset)
+    }
+
     fn must_be_writable(&self, offset: u64) -> Result<()> {
         if self.writable {
             Ok(())
@@ -113,7 +124,10 @@ impl Disk for FileDisk {
         check_range(&self.label, self.size(), offset, buffer.len() as u64)?;
         self.file
             .read_exact_at(buffer, offset)
-            .map_err(|e| self.error(offset, e))
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => self.cut_short(offset),
+                _ => self.error(offset, error),
+            })
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -232,6 +246,25 @@ mod tests {
         assert_eq!(disk.write_at(0, &[1]).unwrap_err().kind, Kind::ReadOnly);
         assert_eq!(disk.write_zeros(0..1).unwrap_err().kind, Kind::ReadOnly);
         assert_eq!(FileDisk::create(&path, 1).unwrap_err().kind, Kind::Exists);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.raw");
+        std::fs::write(&path, vec![7; 10_000]).unwrap();
+        let disk = FileDisk::open(&path).unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(6000)
+            .unwrap();
+        let mut bytes = [0; 4096];
+        disk.read_at(0, &mut bytes).unwrap();
+        let error = disk.read_at(4096, &mut bytes).unwrap_err();
+        assert_eq!((error.kind, error.offset), (Kind::Io, Some(4096)));
+        assert!(error.to_string().contains("cut to 6000 bytes"), "{error}");
     }
 
     #[test]

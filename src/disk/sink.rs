@@ -22,8 +22,9 @@ pub trait Sink: Send + Sync {
     /// returned before this one began; others may go on meanwhile.
     fn checkpoint(&self) -> Result<()>;
     /// A range will never come, because it could not be read or the job was cancelled: everybody who is held in
-    /// [`Sink::put`], [`Sink::skip`] or [`Sink::keep`] returns with `Kind::Cancelled`, and so does every later call.
-    /// What a checkpoint has made lasting stays. Calls of its own that fail do this by themselves.
+    /// [`Sink::put`], [`Sink::skip`] or [`Sink::keep`] returns with `Kind::Cancelled`, and so does every later one
+    /// of these calls. What has arrived stays, and a checkpoint can still make it lasting. Calls of its own that fail
+    /// do this by themselves.
     fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;

@@ -101,12 +101,12 @@ impl Ext4 {
     // Errors: every one says of which volume, and where it can, of which inode and byte.
 
     /// `error`, found on this volume.
-    pub(super) fn fault(&self, error: Ext4Error) -> disk::Error {
+    fn fault(&self, error: Ext4Error) -> disk::Error {
         error.on(self.disk.label())
     }
 
     /// `error`, found in what belongs to inode `number`.
-    pub(super) fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
+    fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
         self.fault(match error {
             Ext4Error::Damaged(what) => Ext4Error::Damaged(format!("inode {number}: {what}")),
             Ext4Error::Checksum {
@@ -124,7 +124,7 @@ impl Ext4 {
     }
 
     /// Inode `number` is damaged: `what`.
-    pub(super) fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
+    fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
         self.in_inode(number, Ext4Error::damaged(what))
     }
 

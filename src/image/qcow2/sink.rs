@@ -197,16 +197,16 @@ impl Qcow2Sink {
     }
 
     fn allocate(&self, state: &mut State) -> Result<u64> {
-        if state.free.is_multiple_of(self.layout.clusters_per_block()) {
+        let mut cluster = state.free;
+        if cluster.is_multiple_of(self.layout.clusters_per_block()) {
             // The refcount block of what follows. (Block 0 has another place: the first clusters are never free.)
-            state.free += 1;
+            cluster += 1;
         }
-        let cluster = state.free;
-        state.free += 1;
-        let end = state.free * self.cluster();
+        let end = (cluster + 1) * self.cluster();
         if end > self.container.size() {
             self.grow_to(end.next_multiple_of(GROWTH))?;
         }
+        state.free = cluster + 1;
         Ok(cluster * self.cluster())
     }
 
@@ -505,7 +505,10 @@ impl Sink for Qcow2Sink {
         // Data first: no table may lead to what is not there.
         self.container.flush()?;
         let mut state = self.lock();
-        self.still_open(&state)?;
+        // After a failure too: what had arrived before is worth keeping.
+        if let Some(Closed::Finished) = state.closed {
+            self.still_open(&state)?;
+        }
         self.write_metadata(&mut state)?;
         drop(state);
         self.container.flush()

@@ -301,9 +301,7 @@ static ENDED: Condvar = Condvar::new();
 impl Turn {
     fn wait() -> Self {
         // A test that failed poisons nothing here: the count is right whatever happened.
-        let running = RUNNING
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let running = RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut running = ENDED
             .wait_while(running, |running| *running >= 2)
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -314,9 +312,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) -= 1;
+        *RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner) -= 1;
         ENDED.notify_one();
     }
 }

@@ -2,7 +2,7 @@
 //! readers; where the bytes lie in a guest is the caller's business.
 
 pub mod compression;
-mod cpio;
+pub(crate) mod cpio;
 pub mod initramfs;
 pub mod modalias;
 pub mod modprobe;

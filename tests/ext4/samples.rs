@@ -3,7 +3,7 @@
 
 use crate::model::contents;
 use rehome::{
-    disk::{Disk, FileDisk},
+    disk::{Disk, FileDisk, Kind},
     fs::{FileSystem, Node, ext4::Ext4},
 };
 use std::{
@@ -13,6 +13,9 @@ use std::{
     process::Command,
     sync::Arc,
 };
+
+/// Files of one image that debugfs is asked for, one process each.
+const MOST_COMPARED: usize = 100;
 
 fn unpack(from: &Path, to: &Path) -> bool {
     let tool = match from.extension().and_then(|extension| extension.to_str()) {
@@ -76,7 +79,8 @@ fn are_read_without_a_panic_and_like_debugfs() {
             .arg(&image)
             .output()
             .unwrap();
-        let clean = output.status.code() == Some(0);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let clean = output.status.code() == Some(0) && !text.contains("? no");
         compared += look_at(&filesystem, &image, clean, &file);
     }
     eprintln!("{opened} opened, {compared} files compared");
@@ -105,7 +109,12 @@ fn look_at(filesystem: &Ext4, image: &Path, clean: bool, file: &Path) -> usize {
                 true
             });
             assert!(listed.is_ok() || !clean, "{}: {listed:?}", file.display());
-        } else if attributes.is_file() && attributes.size < 10 << 20 && clean {
+        } else if attributes.is_file() && attributes.size < 10 << 20 && clean && compared < MOST_COMPARED {
+            // Contents that the guest encrypted are not read.
+            let refused = filesystem.read_at(node, 0, &mut [0; 16]);
+            if refused.is_err_and(|error| error.kind == Kind::Unsupported) {
+                continue;
+            }
             // debugfs shows all 60 bytes of a short inline file.
             let mut expected = debugfs_cat(image, node);
             expected.truncate(attributes.size as usize);

@@ -685,3 +685,19 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
     }
     assert!(good > 100 && bad > 100, "{good} {bad}");
 }
+
+#[test]
+fn a_filesystem_that_another_host_may_have_mounted_is_left_alone() {
+    if !may_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 64, &["-t", "ext4", "-O", "mmp"]);
+    let copy = power_cut(&image, "rw", |point| {
+        std::fs::write(point.join("file"), b"x").unwrap()
+    });
+    let before = std::fs::read(&copy).unwrap();
+    let error = open(&copy).map(drop).unwrap_err();
+    assert!(error.to_string().contains("multiple mount protection"), "{error}");
+    assert!(before == std::fs::read(&copy).unwrap());
+}

@@ -90,6 +90,10 @@ fn replay_and_compare(image: &Path) -> Vec<String> {
         if superblock {
             // Compared but for state, times and the like: what says how the filesystem is laid out.
             let at = 1024 - (block * size) as usize;
+            // That the orphan file may be in use: e2fsck looks into it later.
+            for superblock in [&mut a, &mut b] {
+                superblock[at + 0x66] &= !1;
+            }
             for field in [0x0..0xc, 0x14..0x2c, 0x38..0x3a, 0x4c..0x78, 0xe0..0xf0] {
                 let field = at + field.start..at + field.end;
                 assert_eq!(a[field.clone()], b[field.clone()], "superblock {field:?}");
@@ -643,13 +647,13 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
     let folder = tempfile::tempdir().unwrap();
     let image = make(
         folder.path(),
-        8,
+        4,
         &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^64bit"],
     );
     let first = payload(folder.path(), 1024, 3, 1);
     debugfs(
         &image,
-        &format!("jo\njw -b 5000,5001,5002 {first}\njw -r 5001\njw -b 5003 {first}\njc\n"),
+        &format!("jo\njw -b 3000,3001,3002 {first}\njw -r 3001\njw -b 3003 {first}\njc\n"),
     );
     let whole = std::fs::read(&image).unwrap();
     let journal = must("debugfs", &["-R", "blocks <8>", image.to_str().unwrap()]);
@@ -666,7 +670,7 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
         seed as usize
     };
     let (mut good, mut bad) = (0, 0);
-    for _ in 0..1500 {
+    for _ in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..=next() % 3 {
             // Mostly where the fields are.
@@ -683,7 +687,7 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
             }
         }
     }
-    assert!(good > 100 && bad > 100, "{good} {bad}");
+    assert!(good > 40 && bad > 40, "{good} {bad}");
 }
 
 #[test]

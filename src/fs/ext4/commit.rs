@@ -38,6 +38,18 @@ const BLOCKERS: [(u32, &str); 3] = [
 impl Ext4 {
     /// Why an edit would do harm, and the cure.
     pub(super) fn check_editable(&self) -> Result<()> {
+        self.check_writable()?;
+        if self.superblock.needs_recovery() || self.has_orphans() {
+            return Err(self.fault(Ext4Error::Unsafe(
+                "files that were deleted while open have not been cleared away; run `e2fsck -f` on a copy"
+                    .to_owned(),
+            )));
+        }
+        Ok(())
+    }
+
+    /// Why nothing must be written, not even to finish what the guest's kernel has begun, and the cure.
+    pub(super) fn check_writable(&self) -> Result<()> {
         let refuse = |error: Ext4Error| Err(self.fault(error));
         for (feature, why) in BLOCKERS {
             if self.superblock.has_ro_compat(feature) {
@@ -71,14 +83,8 @@ impl Ext4 {
                     .to_owned(),
             ));
         }
-        if self.superblock.needs_recovery()
-            || self.superblock.last_orphan != 0
-            || self.superblock.has_ro_compat(ro_compat::ORPHAN_PRESENT)
-        {
-            return refuse(Ext4Error::Unsafe(
-                "files that were deleted while open have not been cleared away; run `e2fsck -f` on a copy"
-                    .to_owned(),
-            ));
+        if journaled {
+            super::journal::check(self)?;
         }
         self.check_mounted_elsewhere()
     }

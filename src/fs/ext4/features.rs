@@ -8,6 +8,7 @@ pub(super) mod compat {
     pub(in super::super) const EXT_ATTR: u32 = 0x8;
     pub(in super::super) const DIR_INDEX: u32 = 0x20;
     pub(in super::super) const SPARSE_SUPER2: u32 = 0x200;
+    pub(in super::super) const ORPHAN_FILE: u32 = 0x1000;
 }
 
 /// `s_feature_incompat`: whoever does not know one of these must not touch the filesystem.

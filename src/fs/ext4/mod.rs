@@ -29,6 +29,7 @@ mod inode;
 mod inode_edit;
 mod journal;
 mod map_edit;
+mod orphan;
 mod superblock;
 mod witness;
 mod xattr;
@@ -80,6 +81,7 @@ impl Ext4 {
             ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
             ext4.recovered.extend(said);
         }
+        ext4.remove_orphans()?;
         Ok(ext4)
     }
 

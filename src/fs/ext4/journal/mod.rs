@@ -45,6 +45,7 @@ pub(super) fn recover(ext4: &Ext4) -> Result<Vec<String>> {
     if fs.journal_device != 0 {
         return refused("names a journal of its own and one on another device; run `e2fsck -f` on a copy");
     }
+    ext4.check_mounted_elsewhere()?;
     let inode = ext4.inode(fs.journal_inode)?;
     if !inode.is_file() || inode.links() == 0 {
         return Err(ext4.damaged_inode(inode.number, "is to hold the journal, but is no file in use"));
@@ -74,6 +75,19 @@ pub(super) fn recover(ext4: &Ext4) -> Result<Vec<String>> {
     }
     finish(ext4, log.superblock.error != 0)?;
     Ok(said)
+}
+
+/// Fails if the kernel could not open the journal of a clean filesystem, or would flag errors on doing so.
+pub(super) fn check(ext4: &Ext4) -> Result<()> {
+    let inode = ext4.inode(ext4.superblock.journal_inode)?;
+    let log = Log::open(ext4, &inode)?;
+    if log.superblock.error == 0 {
+        return Ok(());
+    }
+    Err(ext4.fault(Ext4Error::Unsafe(
+        "its journal has noted an error that the guest's kernel met; run `e2fsck -f` on a copy and move that"
+            .to_owned(),
+    )))
 }
 
 /// Says in the superblock, which may have been replayed itself, that the journal is empty.

@@ -6,7 +6,7 @@ use crate::{
 };
 use rehome::{
     disk::MemoryDisk,
-    fs::{Attributes, Edit, FileSystem, Node, ext4::Ext4, mode},
+    fs::{Attributes, FileSystem, Node, ext4::Ext4, mode},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 

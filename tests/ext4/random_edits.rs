@@ -4,7 +4,7 @@ use crate::{
     image::Image,
     model::{Model, Random},
 };
-use rehome::fs::{Edit, FileSystem, mode};
+use rehome::fs::{FileSystem, mode};
 
 const MEBIBYTE: u64 = 1 << 20;
 

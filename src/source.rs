@@ -127,7 +127,7 @@ impl Opened {
             // All of them share one limit.
             let overlay = Arc::new(match &first {
                 None => Overlay::new(disk.clone(), *overlay_memory, temporary_folder),
-                Some(first) => first.over(disk.clone()),
+                Some(first) => first.beside(disk.clone()),
             });
             first.get_or_insert_with(|| overlay.clone());
             overlays.push(overlay);

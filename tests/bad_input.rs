@@ -33,12 +33,20 @@ fn survives(source: &Path) -> String {
     ] {
         let begin = Instant::now();
         let output = rehome(&words);
-        assert!(begin.elapsed() < Duration::from_secs(60), "{words:?} took {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{words:?} took {:?}",
+            begin.elapsed()
+        );
         let code = output.status.code();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(matches!(code, Some(0 | 1 | 3)), "{words:?}: {code:?} {errors}");
         assert!(!errors.contains("panicked"), "{errors}");
-        assert_eq!(code == Some(0) && words[0] == "convert", out.exists(), "{words:?}: {code:?}");
+        assert_eq!(
+            code == Some(0) && words[0] == "convert",
+            out.exists(),
+            "{words:?}: {code:?}"
+        );
         said += &String::from_utf8_lossy(&output.stdout);
         said += &errors;
     }
@@ -51,18 +59,44 @@ fn exit_codes_of_wrong_words_and_absent_files() {
     rehome_ends(2, &["convert", "--wrong"]);
     rehome_ends(2, &["plan", "disk.img", "--to", "kvm", "--nic", "eth0=nonsense"]);
     rehome_ends(2, &["inspect"]);
-    rehome_ends(2, &["convert", "a.img", "--to", "kvm", "-o", "b.img", "--yes-erase", "/dev/sdz"]);
+    rehome_ends(
+        2,
+        &[
+            "convert",
+            "a.img",
+            "--to",
+            "kvm",
+            "-o",
+            "b.img",
+            "--yes-erase",
+            "/dev/sdz",
+        ],
+    );
     let said = rehome_ends(1, &["inspect", "/nowhere/disk.img"]);
     assert!(said.contains("/nowhere/disk.img"), "{said}");
     let said = rehome_ends(1, &["inspect", "/"]);
-    assert!(said.contains("neither a regular file nor a block device"), "{said}");
+    assert!(
+        said.contains("neither a regular file nor a block device"),
+        "{said}"
+    );
     let folder = tempfile::tempdir().unwrap();
     let source = disk(folder.path());
     let said = rehome_ends(1, &["plan", text(&source), "--to", "no-such-machine"]);
     assert!(said.contains("kvm-scsi"), "the machines that there are: {said}");
     let said = rehome_ends(1, &["plan", text(&source), "--to", "kvm", "--root", "disk0/p9"]);
     assert!(said.contains("disk0/p1"), "the systems that there are: {said}");
-    let said = rehome_ends(1, &["convert", text(&source), "--to", "kvm", "-o", text(&folder.path().join("o")), "--resume"]);
+    let said = rehome_ends(
+        1,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "-o",
+            text(&folder.path().join("o")),
+            "--resume",
+        ],
+    );
     assert!(said.contains("without --resume"), "{said}");
 }
 
@@ -70,7 +104,12 @@ fn exit_codes_of_wrong_words_and_absent_files() {
 fn a_truncated_image() {
     let folder = tempfile::tempdir().unwrap();
     let source = disk(folder.path());
-    fs::File::options().write(true).open(&source).unwrap().set_len(SIZE / 3).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&source)
+        .unwrap()
+        .set_len(SIZE / 3)
+        .unwrap();
     let said = survives(&source);
     assert!(said.contains("disk0") || said.contains("physical.img"), "{said}");
 }
@@ -104,7 +143,10 @@ fn a_superblock_that_lies() {
         let source = disk(folder.path());
         overwrite(&source, superblock + at, &bytes);
         let said = survives(&source);
-        assert!(said.contains("disk0/p1"), "which volume is not said for {at:#x}: {said}");
+        assert!(
+            said.contains("disk0/p1"),
+            "which volume is not said for {at:#x}: {said}"
+        );
         fs::remove_dir_all(folder.path().join("root")).unwrap();
         fs::remove_dir_all(folder.path().join("initramfs")).unwrap();
         for file in fs::read_dir(folder.path()).unwrap() {
@@ -118,9 +160,14 @@ fn a_gpt_that_lies_and_one_whose_primary_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("gpt.img");
     fs::File::create(&source).unwrap().set_len(SIZE).unwrap();
-    run(Command::new("sgdisk").args(["-n", "1:2048:+16M", "-t", "1:8300"]).arg(&source));
+    run(Command::new("sgdisk")
+        .args(["-n", "1:2048:+16M", "-t", "1:8300"])
+        .arg(&source));
     let mut mbr_and_header = vec![0; 1024];
-    fs::File::open(&source).unwrap().read_exact(&mut mbr_and_header).unwrap();
+    fs::File::open(&source)
+        .unwrap()
+        .read_exact(&mut mbr_and_header)
+        .unwrap();
     // Number of entries: four thousand million, and the checksum no longer fits.
     overwrite(&source, 512 + 80, &[0xff; 4]);
     let said = survives(&source);
@@ -137,12 +184,19 @@ fn a_gpt_that_lies_and_one_whose_primary_is_gone() {
 fn links_that_lead_out_of_the_guest_stay_inside() {
     let folder = tempfile::tempdir().unwrap();
     let root = small_guest::tree(folder.path());
-    for (name, target) in [("up", "../../../../../../etc/hostname"), ("host", "/etc/hostname"), ("loop", "loop")] {
+    for (name, target) in [
+        ("up", "../../../../../../etc/hostname"),
+        ("host", "/etc/hostname"),
+        ("loop", "loop"),
+    ] {
         std::os::unix::fs::symlink(target, root.join(name)).unwrap();
     }
     let source = small_guest::disk_of(folder.path(), &root, "physical.img", UUID);
     for link in ["/up", "/host"] {
-        assert_eq!(rehome_ends(0, &["fs", "cat", text(&source), link]), "old-server\n");
+        assert_eq!(
+            rehome_ends(0, &["fs", "cat", text(&source), link]),
+            "old-server\n"
+        );
     }
     let said = rehome_ends(1, &["fs", "cat", text(&source), "/loop"]);
     assert!(said.contains("loop"), "{said}");
@@ -152,7 +206,9 @@ fn links_that_lead_out_of_the_guest_stay_inside() {
 fn a_cpio_bomb_in_place_of_an_initramfs() {
     let folder = tempfile::tempdir().unwrap();
     let root = small_guest::tree(folder.path());
-    let image = root.join("boot").join(format!("initrd.img-{}", small_guest::KERNEL));
+    let image = root
+        .join("boot")
+        .join(format!("initrd.img-{}", small_guest::KERNEL));
     // Four gigabytes of zeros in four megabytes.
     let script = format!("head -c 4G /dev/zero | gzip -1 > '{}'", image.display());
     run(Command::new("sh").arg("-c").arg(script));

@@ -21,7 +21,10 @@ fn text(path: &Path) -> &str {
 /// A qcow2 as a raw file beside it.
 fn raw_of(image: &Path) -> PathBuf {
     let raw = image.with_extension("raw");
-    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(&raw));
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .arg(image)
+        .arg(&raw));
     raw
 }
 
@@ -35,23 +38,52 @@ fn a_system_is_rewritten_and_the_source_is_not() {
     let source = disk(folder.path());
     let before = hash(&source);
     let out = folder.path().join("guest.qcow2");
-    let said = rehome_ends(0, &["convert", text(&source), "--to", "kvm", "-o", text(&out), "--verify"]);
-    assert!(said.contains("ext4-view agrees") && said.contains("verified"), "{said}");
+    let said = rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "-o",
+            text(&out),
+            "--verify",
+        ],
+    );
+    assert!(
+        said.contains("ext4-view agrees") && said.contains("verified"),
+        "{said}"
+    );
     assert_eq!(hash(&source), before);
 
     run(Command::new("qemu-img").arg("check").arg(&out));
     let raw = raw_of(&out);
     is_clean(&raw);
     let fstab = string_in(&raw, "/etc/fstab");
-    assert!(fstab.contains(&format!("UUID={UUID} / ext4")) && !fstab.contains("/dev/sda"), "{fstab}");
-    assert!(fstab.contains("/dev/sr0 /media"), "removable drives are left alone: {fstab}");
+    assert!(
+        fstab.contains(&format!("UUID={UUID} / ext4")) && !fstab.contains("/dev/sda"),
+        "{fstab}"
+    );
+    assert!(
+        fstab.contains("/dev/sr0 /media"),
+        "removable drives are left alone: {fstab}"
+    );
     let grub = string_in(&raw, "/boot/grub/grub.cfg");
-    assert!(grub.contains(&format!("root=UUID={UUID} ro quiet")) && !grub.contains("/dev/sda"), "{grub}");
+    assert!(
+        grub.contains(&format!("root=UUID={UUID} ro quiet")) && !grub.contains("/dev/sda"),
+        "{grub}"
+    );
     assert!(string_in(&raw, "/etc/default/grub").contains(&format!("root=UUID={UUID}")));
     let modules = string_in(&raw, "/etc/initramfs-tools/modules");
-    assert!(modules.starts_with("# List of modules\n") && modules.contains("\nvirtio_blk\n"), "{modules}");
+    assert!(
+        modules.starts_with("# List of modules\n") && modules.contains("\nvirtio_blk\n"),
+        "{modules}"
+    );
     let link = string_in(&raw, "/etc/systemd/network/10-rehome-enp2s0.link");
-    assert!(link.contains("Name=enp2s0") && !link.contains("MACAddress"), "{link}");
+    assert!(
+        link.contains("Name=enp2s0") && !link.contains("MACAddress"),
+        "{link}"
+    );
 
     // The image is the old one with something behind it, and cpio reads that.
     let initramfs = file_in(&raw, &format!("/boot/initrd.img-{KERNEL}"));
@@ -59,20 +91,45 @@ fn a_system_is_rewritten_and_the_source_is_not() {
     assert!(initramfs.starts_with(&old));
     let segment = folder.path().join("segment");
     fs::write(&segment, &initramfs[old.len().next_multiple_of(4)..]).unwrap();
-    let list = run(Command::new("cpio").arg("-it").stdin(fs::File::open(&segment).unwrap()));
+    let list = run(Command::new("cpio")
+        .arg("-it")
+        .stdin(fs::File::open(&segment).unwrap()));
     let base = format!("usr/lib/modules/{KERNEL}");
-    for file in ["kernel/drivers/block/virtio_blk.ko", "kernel/drivers/virtio/virtio_pci.ko", "modules.dep.bin"] {
-        assert!(list.lines().any(|line| line == format!("{base}/{file}")), "{file} in\n{list}");
+    for file in [
+        "kernel/drivers/block/virtio_blk.ko",
+        "kernel/drivers/virtio/virtio_pci.ko",
+        "modules.dep.bin",
+    ] {
+        assert!(
+            list.lines().any(|line| line == format!("{base}/{file}")),
+            "{file} in\n{list}"
+        );
     }
-    assert!(!list.lines().any(|line| line == "lib"), "an entry over the link `lib` would replace it:\n{list}");
+    assert!(
+        !list.lines().any(|line| line == "lib"),
+        "an entry over the link `lib` would replace it:\n{list}"
+    );
 
-    let report: Value = serde_json::from_slice(&fs::read(folder.path().join("guest.report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&fs::read(folder.path().join("guest.report.json")).unwrap()).unwrap();
     assert_eq!(report["schema"], 1);
     assert_eq!(report["disks"][0]["verified"], true);
-    let changed: Vec<&str> =
-        report["changes"].as_array().unwrap().iter().map(|change| change["path"].as_str().unwrap()).collect();
-    assert!(changed.contains(&"/etc/fstab") && changed.contains(&"/boot/grub/grub.cfg"), "{changed:?}");
-    let fstab_change = &report["changes"].as_array().unwrap().iter().find(|c| c["path"] == "/etc/fstab").unwrap();
+    let changed: Vec<&str> = report["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["path"].as_str().unwrap())
+        .collect();
+    assert!(
+        changed.contains(&"/etc/fstab") && changed.contains(&"/boot/grub/grub.cfg"),
+        "{changed:?}"
+    );
+    let fstab_change = &report["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["path"] == "/etc/fstab")
+        .unwrap();
     let digest = blake3::hash(fstab.as_bytes()).to_hex().to_string();
     assert_eq!(fstab_change["is"], digest);
     run(Command::new("virt-xml-validate").arg(folder.path().join("guest.xml")));
@@ -85,7 +142,10 @@ fn the_same_plan_on_the_same_source_gives_the_same_bytes() {
     let source = disk(folder.path());
     let (first, second) = (folder.path().join("a.qcow2"), folder.path().join("b.qcow2"));
     for out in [&first, &second] {
-        rehome_ends(0, &["convert", text(&source), "--to", "kvm-scsi", "-o", text(out)]);
+        rehome_ends(
+            0,
+            &["convert", text(&source), "--to", "kvm-scsi", "-o", text(out)],
+        );
     }
     assert_eq!(hash(&first), hash(&second));
 }
@@ -95,13 +155,45 @@ fn a_converted_system_converts_again_without_lines_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let source = disk(folder.path());
     let (first, second) = (folder.path().join("a.raw"), folder.path().join("b.raw"));
-    rehome_ends(0, &["convert", text(&source), "--to", "kvm", "-O", "raw", "-o", text(&first)]);
-    rehome_ends(0, &["convert", text(&first), "--to", "kvm", "-O", "raw", "-o", text(&second)]);
-    for path in ["/etc/fstab", "/etc/initramfs-tools/modules", "/boot/grub/grub.cfg"] {
+    rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "-O",
+            "raw",
+            "-o",
+            text(&first),
+        ],
+    );
+    rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&first),
+            "--to",
+            "kvm",
+            "-O",
+            "raw",
+            "-o",
+            text(&second),
+        ],
+    );
+    for path in [
+        "/etc/fstab",
+        "/etc/initramfs-tools/modules",
+        "/boot/grub/grub.cfg",
+    ] {
         assert_eq!(string_in(&first, path), string_in(&second, path));
     }
     let image = format!("/boot/initrd.img-{KERNEL}");
-    assert_eq!(file_in(&first, &image).len(), file_in(&second, &image).len(), "one segment is enough");
+    assert_eq!(
+        file_in(&first, &image).len(),
+        file_in(&second, &image).len(),
+        "one segment is enough"
+    );
     is_clean(&second);
 }
 
@@ -121,7 +213,19 @@ fn the_secret_of_a_deleted_file_stays_behind() {
     assert!(holds(&source), "the fixture has no secret to lose");
     for format in ["raw", "qcow2"] {
         let out = folder.path().join(format!("guest-{format}"));
-        rehome_ends(0, &["convert", text(&source), "--to", "kvm", "-O", format, "-o", text(&out)]);
+        rehome_ends(
+            0,
+            &[
+                "convert",
+                text(&source),
+                "--to",
+                "kvm",
+                "-O",
+                format,
+                "-o",
+                text(&out),
+            ],
+        );
         assert!(!holds(&out), "{format}");
     }
 }
@@ -139,9 +243,19 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
         let whole = folder.path().join(format!("whole-{format}"));
         let out = folder.path().join(format!("guest-{format}"));
         let words = |out: &Path, more: &[&str]| {
-            let mut words: Vec<String> = ["convert", text(&source), "--to", "kvm", "-O", format, "--checkpoint", "1M", "-o"]
-                .map(str::to_owned)
-                .to_vec();
+            let mut words: Vec<String> = [
+                "convert",
+                text(&source),
+                "--to",
+                "kvm",
+                "-O",
+                format,
+                "--checkpoint",
+                "1M",
+                "-o",
+            ]
+            .map(str::to_owned)
+            .to_vec();
             words.push(text(out).to_owned());
             words.extend(more.iter().map(|word| (*word).to_owned()));
             words
@@ -149,7 +263,11 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
         let start = |words: &[String]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_rehome"));
             command.args(words).env("SOURCE_DATE_EPOCH", "1700000000");
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
         };
         assert!(start(&words(&whole, &[])).wait().unwrap().success());
         let work = folder.path().join(format!(".guest-{format}.rehome-work"));
@@ -186,15 +304,42 @@ fn a_plan_can_be_saved_carried_out_and_gets_stale() {
     let source = disk_of(folder.path(), &root, "physical.img", UUID);
     let (plan, out) = (folder.path().join("plan.json"), folder.path().join("guest.qcow2"));
     let said = rehome_ends(0, &["plan", text(&source), "--to", "kvm", "-o", text(&plan)]);
-    assert!(said.contains("/etc/fstab") && said.contains("virtio_blk"), "{said}");
-    rehome_ends(0, &["convert", text(&source), "--to", "kvm", "--plan", text(&plan), "-o", text(&out)]);
+    assert!(
+        said.contains("/etc/fstab") && said.contains("virtio_blk"),
+        "{said}"
+    );
+    rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "--plan",
+            text(&plan),
+            "-o",
+            text(&out),
+        ],
+    );
     assert!(out.exists());
 
     let fstab = root.join("etc/fstab");
     fs::write(&fstab, "/dev/sda1 / ext4 defaults 0 1\n").unwrap();
     let changed = disk_of(folder.path(), &root, "changed.img", UUID);
     let other = folder.path().join("other.qcow2");
-    let said = rehome_ends(1, &["convert", text(&changed), "--to", "kvm", "--plan", text(&plan), "-o", text(&other)]);
+    let said = rehome_ends(
+        1,
+        &[
+            "convert",
+            text(&changed),
+            "--to",
+            "kvm",
+            "--plan",
+            text(&plan),
+            "-o",
+            text(&other),
+        ],
+    );
     assert!(said.contains("is stale"), "{said}");
     assert!(!other.exists());
 }
@@ -205,12 +350,26 @@ fn a_dry_run_leaves_nothing() {
     let source = disk(folder.path());
     let out = folder.path().join("guest.qcow2");
     let names = || {
-        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         names
     };
     let before = names();
-    let said = rehome_ends(0, &["convert", text(&source), "--to", "kvm", "-o", text(&out), "--dry-run"]);
+    let said = rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "-o",
+            text(&out),
+            "--dry-run",
+        ],
+    );
     assert!(said.contains("edited   /etc/fstab"), "{said}");
     assert_eq!(names(), before);
 }
@@ -222,7 +381,11 @@ fn a_system_without_a_driver_for_the_new_controller_is_a_blocker() {
     let modules = root.join("usr/lib/modules").join(KERNEL);
     for name in ["modules.alias", "modules.dep"] {
         let lines = fs::read_to_string(modules.join(name)).unwrap();
-        let kept: String = lines.lines().filter(|line| !line.contains("virtio")).map(|line| format!("{line}\n")).collect();
+        let kept: String = lines
+            .lines()
+            .filter(|line| !line.contains("virtio"))
+            .map(|line| format!("{line}\n"))
+            .collect();
         fs::write(modules.join(name), kept).unwrap();
     }
     let source = disk_of(folder.path(), &root, "physical.img", UUID);
@@ -233,7 +396,10 @@ fn a_system_without_a_driver_for_the_new_controller_is_a_blocker() {
     let file = folder.path().join("only-virtio.toml");
     fs::write(&file, machine.to_string()).unwrap();
     let out = folder.path().join("guest.qcow2");
-    let said = rehome_ends(3, &["convert", text(&source), "--to", text(&file), "-o", text(&out)]);
+    let said = rehome_ends(
+        3,
+        &["convert", text(&source), "--to", text(&file), "-o", text(&out)],
+    );
     assert!(said.contains("virtio-blk") && said.contains(KERNEL), "{said}");
     assert!(!out.exists());
     rehome_ends(3, &["plan", text(&source), "--to", text(&file)]);
@@ -247,7 +413,19 @@ fn an_unknown_system_moves_raw_and_the_plan_says_so() {
     fs::write(root.join("data"), "not an operating system that anybody knows").unwrap();
     let source = disk_of(folder.path(), &root, "strange.img", UUID);
     let out = folder.path().join("guest.raw");
-    let said = rehome_ends(0, &["convert", text(&source), "--to", "kvm", "-O", "raw", "-o", text(&out)]);
+    let said = rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            "--to",
+            "kvm",
+            "-O",
+            "raw",
+            "-o",
+            text(&out),
+        ],
+    );
     assert!(said.contains("not one that is understood"), "{said}");
     assert_eq!(file_in(&out, "/data"), fs::read(root.join("data")).unwrap());
     is_clean(&out);
@@ -260,14 +438,43 @@ fn several_disks_go_to_a_folder() {
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();
     fs::write(data.join("file"), "on the second disk").unwrap();
-    let second = disk_of(folder.path(), &data, "second.img", "00000000-1111-2222-3333-444444444444");
+    let second = disk_of(
+        folder.path(),
+        &data,
+        "second.img",
+        "00000000-1111-2222-3333-444444444444",
+    );
     let out = folder.path().join("moved");
-    rehome_ends(0, &["convert", text(&source), text(&second), "--to", "kvm", "-o", text(&out)]);
-    let mut names: Vec<_> =
-        fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&source),
+            text(&second),
+            "--to",
+            "kvm",
+            "-o",
+            text(&out),
+        ],
+    );
+    let mut names: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
-    assert_eq!(names, ["moved-disk0.qcow2", "moved-disk1.qcow2", "moved.xml", "report.json"]);
-    assert_eq!(file_in(&raw_of(&out.join("moved-disk1.qcow2")), "/file"), b"on the second disk");
+    assert_eq!(
+        names,
+        [
+            "moved-disk0.qcow2",
+            "moved-disk1.qcow2",
+            "moved.xml",
+            "report.json"
+        ]
+    );
+    assert_eq!(
+        file_in(&raw_of(&out.join("moved-disk1.qcow2")), "/file"),
+        b"on the second disk"
+    );
     run(Command::new("virt-xml-validate").arg(out.join("moved.xml")));
 }
 
@@ -278,7 +485,10 @@ fn two_filesystems_of_one_uuid_are_pointed_out() {
     let twin = folder.path().join("twin.img");
     fs::copy(&source, &twin).unwrap();
     let said = rehome_ends(0, &["plan", text(&source), text(&twin), "--to", "kvm"]);
-    assert!(said.contains(UUID) && said.contains("disk0/p1") && said.contains("disk1/p1"), "{said}");
+    assert!(
+        said.contains(UUID) && said.contains("disk0/p1") && said.contains("disk1/p1"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -288,14 +498,19 @@ fn a_full_destination_is_said_and_leaves_nothing_under_the_final_name() {
     let small = folder.path().join("small");
     fs::create_dir(&small).unwrap();
     // A filesystem of 400 KiB: mounting is the one thing here that wants root, which the test machines are.
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=400k", "none"]).arg(&small));
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=400k", "none"])
+        .arg(&small));
     let out = small.join("guest.qcow2");
     let said = rehome(&["convert", text(&source), "--to", "kvm", "-o", text(&out)]);
     let left = out.exists();
     run(Command::new("umount").arg(&small));
     let errors = String::from_utf8_lossy(&said.stderr);
     assert_eq!(said.status.code(), Some(1), "{errors}");
-    assert!(errors.contains("bytes are needed") || errors.contains("more bytes"), "{errors}");
+    assert!(
+        errors.contains("bytes are needed") || errors.contains("more bytes"),
+        "{errors}"
+    );
     assert!(!left);
 }
 
@@ -303,7 +518,10 @@ fn a_full_destination_is_said_and_leaves_nothing_under_the_final_name() {
 fn a_folder_that_cannot_be_written_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let source = disk(folder.path());
-    let said = rehome_ends(1, &["convert", text(&source), "--to", "kvm", "-o", "/proc/guest.qcow2"]);
+    let said = rehome_ends(
+        1,
+        &["convert", text(&source), "--to", "kvm", "-o", "/proc/guest.qcow2"],
+    );
     assert!(said.contains("/proc"), "{said}");
     let absent = folder.path().join("absent/guest.qcow2");
     let said = rehome_ends(1, &["convert", text(&source), "--to", "kvm", "-o", text(&absent)]);
@@ -325,6 +543,14 @@ fn a_destination_that_exists_is_left_alone() {
     assert!(said.contains("guest.qcow2"), "{said}");
     assert_eq!(fs::read(&out).unwrap(), b"mine");
     fs::set_permissions(&out, fs::Permissions::from_mode(0o644)).unwrap();
-    let rest: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(!rest.iter().any(|name| name.to_string_lossy().contains("rehome-work")), "{rest:?}");
+    let rest: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        !rest
+            .iter()
+            .any(|name| name.to_string_lossy().contains("rehome-work")),
+        "{rest:?}"
+    );
 }

@@ -19,13 +19,19 @@ fn string_in(disk: &Path, path: &str) -> String {
 
 fn qcow2_of(disk: &Path) -> PathBuf {
     let image = disk.with_extension("qcow2");
-    run(Command::new("qemu-img").args(["convert", "-O", "qcow2"]).arg(disk).arg(&image));
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .arg(disk)
+        .arg(&image));
     image
 }
 
 fn raw_of(image: &Path) -> PathBuf {
     let raw = image.with_extension("back.raw");
-    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(&raw));
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .arg(image)
+        .arg(&raw));
     raw
 }
 
@@ -35,7 +41,10 @@ fn a_raw_copy_is_edited_where_it_lies_and_taken_back_bit_for_bit() {
     let copy = disk(folder.path());
     let before = hash(&copy);
     let undo = folder.path().join("undo");
-    let said = rehome_ends(0, &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)]);
+    let said = rehome_ends(
+        0,
+        &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)],
+    );
     assert!(said.contains("to take it back"), "{said}");
     is_clean(&copy);
     assert!(string_in(&copy, "/etc/fstab").contains(&format!("UUID={UUID}")));
@@ -53,7 +62,17 @@ fn a_qcow2_is_edited_where_it_lies_and_taken_back_bit_for_bit() {
     let image = qcow2_of(&disk(folder.path()));
     let before = hash(&image);
     let undo = folder.path().join("undo");
-    rehome_ends(0, &["in-place", text(&image), "--to", "kvm-sata", "--undo", text(&undo)]);
+    rehome_ends(
+        0,
+        &[
+            "in-place",
+            text(&image),
+            "--to",
+            "kvm-sata",
+            "--undo",
+            text(&undo),
+        ],
+    );
     run(Command::new("qemu-img").arg("check").arg(&image));
     let raw = raw_of(&image);
     is_clean(&raw);
@@ -67,7 +86,10 @@ fn an_undo_of_a_disk_that_was_changed_since_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let copy = disk(folder.path());
     let undo = folder.path().join("undo");
-    rehome_ends(0, &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)]);
+    rehome_ends(
+        0,
+        &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)],
+    );
     let offset = format!("{}?offset={}", copy.display(), small_guest::PARTITION);
     run(Command::new("debugfs").args(["-w", "-R", "rm /etc/fstab", &offset]));
     let changed = hash(&copy);
@@ -83,8 +105,14 @@ fn an_undo_file_that_is_there_is_not_overwritten() {
     let before = hash(&copy);
     let undo = folder.path().join("undo");
     fs::write(&undo, "mine").unwrap();
-    rehome_ends(1, &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)]);
-    assert_eq!((fs::read(&undo).unwrap(), hash(&copy)), (b"mine".to_vec(), before));
+    rehome_ends(
+        1,
+        &["in-place", text(&copy), "--to", "kvm", "--undo", text(&undo)],
+    );
+    assert_eq!(
+        (fs::read(&undo).unwrap(), hash(&copy)),
+        (b"mine".to_vec(), before)
+    );
 }
 
 #[test]
@@ -95,10 +123,17 @@ fn files_are_listed_read_and_described() {
     let names = rehome_ends(0, &["fs", "ls", text(&source), "/etc"]);
     assert!(names.lines().any(|name| name == "fstab"), "{names}");
     let long = rehome_ends(0, &["fs", "ls", "-l", text(&source), "/etc"]);
-    assert!(long.lines().any(|line| line.starts_with("-rw-r--r--") && line.ends_with(" fstab")), "{long}");
+    assert!(
+        long.lines()
+            .any(|line| line.starts_with("-rw-r--r--") && line.ends_with(" fstab")),
+        "{long}"
+    );
     let volume = format!("{}@p1", source.display());
     for place in [text(&source), volume.as_str()] {
-        assert_eq!(rehome_ends(0, &["fs", "cat", place, "/etc/hostname"]), "old-server\n");
+        assert_eq!(
+            rehome_ends(0, &["fs", "cat", place, "/etc/hostname"]),
+            "old-server\n"
+        );
     }
     // Through links, which stay inside the guest.
     assert!(rehome_ends(0, &["fs", "cat", text(&source), "/etc/os-release"]).contains("ID=debian"));
@@ -111,7 +146,10 @@ fn files_are_listed_read_and_described() {
     let free: serde_json::Value = serde_json::from_str(&free).unwrap();
     assert!(free[0]["not_copied"].as_u64().unwrap() > 40 << 20, "{free}");
     for wrong in ["/etc/absent", "/etc"] {
-        assert_eq!(rehome(&["fs", "cat", text(&source), wrong]).status.code(), Some(1));
+        assert_eq!(
+            rehome(&["fs", "cat", text(&source), wrong]).status.code(),
+            Some(1)
+        );
     }
     let said = rehome_ends(1, &["fs", "ls", &format!("{}@p7", source.display()), "/"]);
     assert!(said.contains("disk0/p1"), "{said}");
@@ -126,14 +164,46 @@ fn a_file_is_put_and_removed_and_both_are_taken_back() {
     let from = folder.path().join("contents");
     fs::write(&from, "new-server\n").unwrap();
     let undo = |name: &str| folder.path().join(name);
-    rehome_ends(0, &["fs", "put", text(&copy), "/etc/hostname", "--from", text(&from), "--undo", text(&undo("1"))]);
-    rehome_ends(0, &["fs", "put", text(&copy), "/etc/new", "--from", text(&from), "--undo", text(&undo("2"))]);
-    rehome_ends(0, &["fs", "rm", text(&copy), "/etc/fstab", "--undo", text(&undo("3"))]);
+    rehome_ends(
+        0,
+        &[
+            "fs",
+            "put",
+            text(&copy),
+            "/etc/hostname",
+            "--from",
+            text(&from),
+            "--undo",
+            text(&undo("1")),
+        ],
+    );
+    rehome_ends(
+        0,
+        &[
+            "fs",
+            "put",
+            text(&copy),
+            "/etc/new",
+            "--from",
+            text(&from),
+            "--undo",
+            text(&undo("2")),
+        ],
+    );
+    rehome_ends(
+        0,
+        &["fs", "rm", text(&copy), "/etc/fstab", "--undo", text(&undo("3"))],
+    );
     is_clean(&copy);
     assert_eq!(string_in(&copy, "/etc/hostname"), "new-server\n");
     assert_eq!(string_in(&copy, "/etc/new"), "new-server\n");
     assert!(file_in(&copy, "/etc/fstab").is_empty());
-    assert_eq!(rehome(&["fs", "rm", text(&copy), "/etc", "--undo", text(&undo("4"))]).status.code(), Some(1));
+    assert_eq!(
+        rehome(&["fs", "rm", text(&copy), "/etc", "--undo", text(&undo("4"))])
+            .status
+            .code(),
+        Some(1)
+    );
     for name in ["3", "2", "1"] {
         rehome_ends(0, &["undo", text(&undo(name))]);
     }

@@ -1,6 +1,7 @@
-//! Adding drivers to initramfs images: judged by depmod and modprobe, by cpio and by the tools of initramfs-tools.
+//! Adding drivers to initramfs images: judged by depmod, modprobe and cpio.
 
 #![allow(
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

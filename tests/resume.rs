@@ -1,6 +1,9 @@
 //! A copy that is killed, or loses its power, again and again: it goes on where it was and ends in a sound image with
 //! every byte of the source. The judges are `qemu-img check` and `qemu-img compare`.
 
+// Clippy's exemption for tests does not reach the functions that they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use rehome::{
     copy::{FileLedger, Identity, Pace, copy, verify},
     disk::{Content, Digest, Disk, Error, Extent, FileDisk, Kind, Result},

@@ -17,7 +17,7 @@ use std::{
     fs::File,
     io::{self, Write},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Look into a guest and mend it without mounting
@@ -273,7 +273,7 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
     Ok(Outcome::Done)
 }
 
-fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &PathBuf) -> Result {
+fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &Path) -> Result {
     let (source, volume) = arguments.split(src);
     let progress = Progress::start(Style::Auto)?;
     let clock = planning_arguments::now();

@@ -67,7 +67,7 @@ impl Writable {
             let container = disk::open_source(path, source.sector_size)?;
             let overlay = Arc::new(match overlays.first() {
                 None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),
-                Some(first) => first.over(container),
+                Some(first) => first.beside(container),
             });
             images.push(match format {
                 Format::Raw => overlay.clone(),

@@ -141,7 +141,8 @@ impl Products {
         for name in [&self.definition, &self.report] {
             let path = folder.join(name);
             if path.symlink_metadata().is_ok() {
-                let text = "is there already and would be written beside OUT: remove it, or give OUT another name";
+                let text =
+                    "is there already and would be written beside OUT: remove it, or give OUT another name";
                 return Err(Error::new(Kind::Exists, path.display().to_string(), text));
             }
         }

@@ -91,6 +91,22 @@ impl Overlay {
         }
     }
 
+    /// A new one over another disk, without edits; both share one limit of memory and one file.
+    #[must_use]
+    pub fn beside(&self, base: Arc<dyn Disk>) -> Self {
+        let size = base.size();
+        Self {
+            label: base.label().to_owned(),
+            base,
+            spill: self.spill.clone(),
+            state: RwLock::new(State {
+                map: OverlayMap::default(),
+                size,
+                visible: size,
+            }),
+        }
+    }
+
     /// The disk below.
     pub fn base(&self) -> &Arc<dyn Disk> {
         &self.base

@@ -64,7 +64,9 @@ const CONFIGS: [&str; 2] = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"];
 
 /// Reads the configuration of GRUB 2.
 pub(crate) fn inspect(files: &Files, devices: &DeviceTable, firmware: Firmware) -> Found {
-    for path in CONFIGS.map(GuestPath::from) {
+    // Some distributions keep it on the EFI system partition.
+    let on_esp = files.matching(&"/boot/efi/EFI/*/grub.cfg".into());
+    for path in CONFIGS.map(GuestPath::from).into_iter().chain(on_esp) {
         let Some(contents) = files.config(&path) else {
             continue;
         };

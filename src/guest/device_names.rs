@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Places that are listed. A hostile grub.cfg could have millions.
 const MAX_NAMES: usize = 10_000;
-/// debconf's answers of a large installation have some MiB.
-const MAX_DEBCONF: u64 = 32 << 20;
+/// debconf's answers of a large installation have one or two MiB.
+const MAX_DEBCONF: u64 = 8 << 20;
 
 /// A device named in a way that does not survive a move: `/dev/sda1`, `/dev/disk/by-path/…`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -23,8 +23,8 @@ pub(crate) struct DeviceTable {
     disks: usize,
     /// The disk of the system's root: where several volumes have one name, the one beside the root is meant.
     root_disk: usize,
-    /// A kernel name whose disk is known, since it names the root.
-    anchor: Option<(KernelName, usize)>,
+    /// Kernel names whose disk is known, since they name the root; one of each family.
+    anchors: Vec<(KernelName, usize)>,
 }
 
 /// What a name was found to mean.
@@ -48,7 +48,7 @@ impl DeviceTable {
             rows,
             disks,
             root_disk,
-            anchor: None,
+            anchors: Vec::new(),
         }
     }
 
@@ -65,7 +65,9 @@ impl DeviceTable {
             return;
         };
         let disk = row.disk;
-        self.anchor.get_or_insert((name, disk));
+        if !self.anchors.iter().any(|(known, _)| known.family == name.family) {
+            self.anchors.push((name, disk));
+        }
     }
 
     /// The volume that a name means.
@@ -113,23 +115,30 @@ impl DeviceTable {
         }
     }
 
+    /// With two disks of which one is called /dev/nvme0n1, /dev/sda is the other.
+    fn only_other_disk(&self, name: &KernelName) -> Option<usize> {
+        let (_, root) = self.anchors.first()?;
+        (self.disks == 2 && name.ordinal == 0).then(|| usize::from(*root == 0))
+    }
+
     /// Kernel names are taken to count the disks in the order in which they were given: from the root's, whose name
     /// the system itself tells, or else from the first.
     fn by_kernel_name(&self, name: &KernelName) -> Resolved<'_> {
-        let disk = match &self.anchor {
-            Some((anchor, disk)) if anchor.family == name.family => i64::try_from(*disk)
+        let anchor = self
+            .anchors
+            .iter()
+            .find(|(anchor, _)| anchor.family == name.family);
+        let disk = match anchor {
+            Some((anchor, disk)) => i64::try_from(*disk)
                 .ok()
                 .and_then(|disk| disk.checked_add(i64::from(name.ordinal)))
                 .and_then(|disk| disk.checked_sub(i64::from(anchor.ordinal)))
                 .and_then(|disk| usize::try_from(disk).ok()),
-            // The root's disk is of another family: only what is no guess.
-            Some(_) => None,
+            // The root's disk is of another family: where that leaves one disk, it is that one.
+            None if !self.anchors.is_empty() => self.only_other_disk(name),
             None => usize::try_from(name.ordinal).ok(),
         };
-        let sure = self
-            .anchor
-            .as_ref()
-            .is_some_and(|(anchor, _)| anchor.family == name.family && anchor.ordinal == name.ordinal);
+        let sure = anchor.is_some_and(|(anchor, _)| anchor.ordinal == name.ordinal);
         Resolved {
             row: disk.and_then(|disk| self.at(disk, name.partition)),
             also: Vec::new(),
@@ -178,8 +187,12 @@ pub(crate) mod tests {
         assert_eq!(volume(&table, "/dev/sdb5"), Some("disk0/p5"));
         assert_eq!(volume(&table, "/dev/sdc1"), Some("disk1/p1"));
         assert_eq!(volume(&table, "/dev/sda1"), None);
-        assert_eq!(volume(&table, "/dev/nvme0n1p1"), None);
         assert!(!table.resolve(b"/dev/sdb5").by_order);
+        // Another family than the root's.
+        assert_eq!(volume(&table, "/dev/nvme0n1p1"), Some("disk1/p1"));
+        assert_eq!(volume(&table, "/dev/nvme1n1p1"), None);
+        table.learn_root(b"/dev/hda1", "disk0/p1");
+        assert_eq!(volume(&table, "/dev/hda5"), Some("disk0/p5"));
     }
 
     #[test]

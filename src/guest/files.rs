@@ -3,12 +3,14 @@
 use crate::fs::{GuestPath, Mounts, Result, mounts::Found};
 use std::cell::RefCell;
 
-/// Bytes of a configuration file. The largest that people write (grub.cfg with many kernels) have some hundred KiB.
-pub(crate) const MAX_CONFIG: u64 = 4 << 20;
+/// Bytes of a configuration file. The largest that are written (grub.cfg with many kernels) have some hundred KiB.
+pub(crate) const MAX_CONFIG: u64 = 2 << 20;
 /// Remarks that are kept: a hostile guest could earn one with every file.
 const MAX_REMARKS: usize = 200;
-/// Files that a pattern with wildcards may name.
+/// Files that a folder or a pattern with wildcards may give.
 const MAX_MATCHES: usize = 1024;
+/// Names that a pattern with wildcards is held against.
+const MAX_LOOKS: usize = 200_000;
 
 /// A guest's files, and what there was to say about them.
 pub(crate) struct Files<'a> {
@@ -70,6 +72,7 @@ impl<'a> Files<'a> {
     /// The paths that a pattern with `*`, `?` and `[…]` names, sorted; wildcards do not match a leading dot.
     pub(crate) fn matching(&self, pattern: &GuestPath) -> Vec<GuestPath> {
         let mut paths = vec![GuestPath::from("/")];
+        let mut looks = 0_usize;
         for component in pattern.components() {
             if !has_wildcards(component) {
                 paths = paths.iter().map(|path| path.join(component)).collect();
@@ -77,7 +80,12 @@ impl<'a> Files<'a> {
             }
             let mut next = Vec::new();
             for path in &paths {
-                for name in self.names(path) {
+                if looks > MAX_LOOKS {
+                    break;
+                }
+                let names = self.names(path);
+                looks = looks.saturating_add(names.len()).saturating_add(1);
+                for name in names {
                     if !name.starts_with(b".") && matches(component, &name) && next.len() < MAX_MATCHES {
                         next.push(path.join(&name));
                     }

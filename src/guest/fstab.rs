@@ -3,6 +3,9 @@
 use super::text::{lines, lossy, words};
 use serde::{Deserialize, Serialize};
 
+/// Lines that are read. People have some dozens.
+const MAX_ENTRIES: usize = 4096;
+
 /// A line of /etc/fstab.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FstabEntry {
@@ -52,10 +55,12 @@ impl FstabEntry {
     }
 }
 
-/// Reads fstab(5). Lines without a mount point are passed over, a missing kind is "auto".
+/// Reads fstab(5). Lines without a mount point are passed over, a missing kind is "auto". What comes after 4096 entries
+/// is left out.
 pub fn parse(contents: &[u8]) -> Vec<FstabEntry> {
     lines(contents)
         .filter_map(|(line, text)| entry(line, text))
+        .take(MAX_ENTRIES)
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! Finds the installed systems on a list of disks and gathers the facts about each.
 
 use super::{
-    Guest, InitramfsGenerator, Mount, OtherVolume, device_names,
+    Guest, InitramfsGenerator, Mount, OsRelease, OtherVolume, device_names,
     device_table::{DeviceTable, Row},
     files::Files,
     firmware::{self, Hardware},
@@ -10,7 +10,7 @@ use super::{
     text::lossy,
 };
 use crate::{
-    disk::Disk,
+    disk::{Disk, Kind},
     fs::{GuestPath, Identity, Mounts, Result},
     volume::{Scan, Volume},
 };
@@ -18,6 +18,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 /// Systems that are listed: a disk with more is no disk of a machine.
 const MAX_GUESTS: usize = 64;
+/// Mount points below which a move edits files.
+const EDITED: [&str; 6] = ["/", "/boot", "/boot/efi", "/etc", "/usr", "/var"];
 /// Lines of fstab that are mounted.
 const MAX_MOUNTS: usize = 256;
 
@@ -32,6 +34,9 @@ pub struct Inspection {
     pub default_because: String,
     /// What is to be said of volumes that belong to no guest that could be read, one sentence each.
     pub remarks: Vec<String>,
+    /// Filesystems that could not be opened while no system was found: the system is probably in one of them, and moving
+    /// it as it is would not make it start. One sentence each, with the cure.
+    pub blockers: Vec<String>,
 }
 
 /// Looks into every filesystem of `mounts` for an installed system. `mounts` holds the filesystems of all volumes that
@@ -69,13 +74,19 @@ pub fn inspect(
         candidates.extend(look.candidate(index)?);
         mounts.unmount_all();
     }
+    let mut blockers = Vec::new();
     let used: BTreeSet<&str> = candidates
         .iter()
         .flat_map(|candidate| candidate.guest.mounts.iter().map(|mount| &*mount.volume))
         .collect();
     for other in others {
         if let Some(problem) = &other.problem {
-            remarks.push(format!(
+            let told = if candidates.is_empty() {
+                &mut blockers
+            } else {
+                &mut remarks
+            };
+            told.push(format!(
                 "{} could not be opened and is moved as it is: {problem}",
                 other.volume
             ));
@@ -95,6 +106,7 @@ pub fn inspect(
         default,
         default_because,
         remarks,
+        blockers,
     })
 }
 
@@ -240,12 +252,14 @@ impl Look<'_> {
             .filter(|name| !name.is_empty());
         let systemd = program::systemd_version(&files);
         let mounts = self.guest_mounts(&fstab, &devices);
-        let blockers = self.blockers(&mounts);
+        let mut blockers = self.blockers(&mounts);
+        cloud_init(&files);
         for remark in files.into_remarks() {
             if !remarks.contains(&remark) {
                 remarks.push(remark);
             }
         }
+        self.add_what_forbids_edits(&mut blockers);
         Ok(Some(Candidate {
             guest: Guest {
                 name: os.pretty_name.clone().unwrap_or_else(|| os.id.clone()),
@@ -342,6 +356,13 @@ impl Look<'_> {
         }
         entry.volume = Some(row.volume.clone());
         let index = self.mounts.index_of(&row.volume);
+        let problem = self.others.iter().find(|other| other.volume == row.volume);
+        if let Some(problem) = problem.and_then(|other| other.problem.as_ref()) {
+            files.remark(format!(
+                "{} on {} could not be opened and is moved as it is: {problem}",
+                entry.mount_point, row.volume
+            ));
+        }
         if let (None, Some(text), false) = (index, not_handled(&row.identity.kind), entry.is_swap()) {
             files.remark(format!(
                 "{} on {} is {text}, which is not read here yet: it is moved as it is",
@@ -416,6 +437,23 @@ impl Look<'_> {
             .collect()
     }
 
+    /// A filesystem that is to be edited and says that it must not be: errors are flagged, a feature is not known.
+    fn add_what_forbids_edits(&mut self, blockers: &mut Vec<String>) {
+        let edited: Vec<usize> = self
+            .mounts
+            .mounted()
+            .filter(|(path, _)| EDITED.iter().any(|edited| path.0 == edited.as_bytes()))
+            .map(|(_, index)| index)
+            .collect();
+        for index in edited {
+            if let Err(error) = self.mounts.edit(index)
+                && matches!(error.kind, Kind::Unsafe | Kind::Unsupported)
+            {
+                blockers.push(error.to_string());
+            }
+        }
+    }
+
     fn root_disk(&self, mounts: &[Mount]) -> usize {
         let root = mounts.first().map(|mount| &*mount.volume);
         let row = self.rows.iter().find(|row| Some(&*row.volume) == root);
@@ -437,6 +475,30 @@ fn kinds_agree(written: &str, found: &str) -> bool {
         || written.split(',').any(|kind| family(kind) == family(found))
 }
 
+/// Network configuration of clouds is made anew when the machine seems to be another one.
+fn cloud_init(files: &Files) {
+    let disabled = |path: &GuestPath| {
+        let contents = files.config(path).unwrap_or_default();
+        let text: String = lossy(&contents)
+            .chars()
+            .filter(|c| !c.is_whitespace() && !matches!(c, '{' | '}' | '"' | '\''))
+            .collect();
+        text.contains("network:config:disabled")
+    };
+    if files.exists("/etc/cloud/cloud.cfg")
+        && !files.exists("/etc/cloud/cloud-init.disabled")
+        && !files
+            .with_suffix("/etc/cloud/cloud.cfg.d", b".cfg")
+            .iter()
+            .any(disabled)
+    {
+        files.remark(
+            "cloud-init is installed and may configure the network anew when it starts on another machine; to keep the \
+             configuration write \"network: {config: disabled}\" into /etc/cloud/cloud.cfg.d/99-keep-network.cfg",
+        );
+    }
+}
+
 /// Cheap, before anything else is mounted: a release file (perhaps a link into a /usr that is elsewhere) or an fstab.
 fn looks_like_a_root(mounts: &Mounts) -> bool {
     ["/etc/os-release", "/usr/lib/os-release", "/etc/fstab"]
@@ -444,11 +506,22 @@ fn looks_like_a_root(mounts: &Mounts) -> bool {
         .any(|path| matches!(mounts.find_link(&(*path).into()), Ok(Some(_))))
 }
 
-fn os_release(files: &Files) -> Option<os_release::OsRelease> {
-    ["/etc/os-release", "/usr/lib/os-release"]
+/// os-release, or what there was before it.
+fn os_release(files: &Files) -> Option<OsRelease> {
+    let contents = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
-        .find_map(|path| files.config(&(*path).into()))
-        .map(|contents| os_release::parse(&contents))
+        .find_map(|path| files.config(&(*path).into()));
+    if let Some(contents) = contents {
+        return Some(os_release::parse(&contents));
+    }
+    let version = files.config(&"/etc/debian_version".into())?;
+    let version = lossy(version.trim_ascii());
+    Some(OsRelease {
+        id: "debian".into(),
+        pretty_name: Some(format!("Debian GNU/Linux {version}")),
+        version_id: Some(version),
+        ..OsRelease::default()
+    })
 }
 
 fn default_guest(

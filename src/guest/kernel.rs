@@ -31,32 +31,32 @@ pub(crate) fn inspect(files: &Files, entries: &[BootEntry]) -> Vec<Kernel> {
         .iter()
         .filter_map(|name| Some((release_of(name)?, boot.join(name))))
         .collect();
-    for entry in entries {
-        // The real name behind /vmlinuz, which Debian keeps as a link.
-        if let Some(found) = files.find(&entry.kernel)
-            && let Some(release) = release_of(found.path.name())
-        {
-            images.push((release, found.path));
-        }
+    // The real names behind the entries' kernels: Debian keeps /vmlinuz as a link.
+    let started: Vec<(GuestPath, &BootEntry)> = entries
+        .iter()
+        .filter_map(|entry| Some((files.find(&entry.kernel)?.path, entry)))
+        .collect();
+    for (path, _) in &started {
+        images.extend(release_of(path.name()).map(|release| (release, path.clone())));
     }
     images.sort();
     images.dedup();
-    let default = entries.iter().find(|entry| entry.default);
-    let default_image = default.and_then(|entry| Some(files.find(&entry.kernel)?.path));
+    let default = started.iter().find(|(_, entry)| entry.default);
     let mut kernels: Vec<Kernel> = images
         .into_iter()
         .take(MAX_KERNELS)
         .filter_map(|(release, image)| {
             let real = files.find(&image)?.path;
-            let starts = |entry: &&BootEntry| files.find(&entry.kernel).is_some_and(|k| k.path == real);
-            let initramfs = initramfs_of(files, &image, &release, entries.iter().find(starts));
-            let modules = modules_of(files, &release);
+            let entry = started
+                .iter()
+                .find(|(path, _)| *path == real)
+                .map(|(_, entry)| *entry);
             Some(Kernel {
-                default: default_image.as_ref() == Some(&real),
+                default: default.is_some_and(|(path, _)| *path == real),
+                initramfs: initramfs_of(files, &image, &release, entry),
+                modules: modules_of(files, &release),
                 release,
                 image,
-                initramfs,
-                modules,
             })
         })
         .collect();

@@ -3,6 +3,9 @@
 
 use super::text::{lines, lossy};
 
+/// Settings that are read of one file. People write some dozens.
+const MAX_SETTINGS: usize = 4096;
+
 /// One `Key=value`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Setting {
@@ -23,6 +26,9 @@ pub(crate) fn parse(contents: &[u8]) -> Vec<Setting> {
     let mut section_number = 0_u32;
     let mut continued = false;
     for (line, text) in lines(contents) {
+        if settings.len() >= MAX_SETTINGS {
+            break;
+        }
         let text = text.trim_ascii();
         if matches!(text.first(), None | Some(b'#' | b';')) {
             continue;

@@ -16,8 +16,8 @@ mod inspect;
 mod kernel;
 mod key_file;
 pub mod network_linux;
-mod opened;
 pub mod os_release;
+mod other_volume;
 mod program;
 mod text;
 
@@ -29,8 +29,8 @@ pub use initramfs_generator::InitramfsGenerator;
 pub use inspect::{Inspection, inspect};
 pub use kernel::Kernel;
 pub use network_linux::{Interface, MacMatch, NetworkProgram};
-pub use opened::{Opened, OtherVolume, open};
 pub use os_release::OsRelease;
+pub use other_volume::OtherVolume;
 
 use crate::fs::{GuestPath, Identity};
 use serde::{Deserialize, Serialize};

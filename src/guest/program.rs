@@ -18,6 +18,8 @@ const INITS: [&str; 6] = [
 ];
 /// The package database of a large installation has some ten MiB.
 const MAX_STATUS: u64 = 64 << 20;
+/// Bytes of its lines that are looked at.
+const MAX_LINE: u64 = 4096;
 
 /// The program that starts the system.
 pub(crate) fn init(files: &Files) -> Option<Found> {
@@ -108,8 +110,9 @@ fn package_version(files: &Files) -> Option<u32> {
     let mut is_systemd = false;
     loop {
         line.clear();
-        // A line is never longer than the limit of all.
-        if reader.read_until(b'\n', &mut line).ok()? == 0 {
+        // A longer line is read in pieces, of which none is what is looked for.
+        let piece = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        if piece.ok()? == 0 {
             return None;
         }
         if let Some(package) = line.strip_prefix(b"Package: ") {

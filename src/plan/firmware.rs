@@ -14,7 +14,17 @@ const KNOWN_TO_WORK: [&str; 2] = ["debian", "ubuntu"];
 
 pub(super) fn plan(facts: Facts<'_>, draft: &mut Draft) {
     let boot = &facts.guest.boot;
-    if boot.firmware != Firmware::Uefi || boot.efi_fallback {
+    if boot.firmware != Firmware::Uefi {
+        return;
+    }
+    if boot.efi_fallback {
+        let windows = |loader: &GuestPath| loader.name().eq_ignore_ascii_case(b"bootmgfw.efi");
+        if boot.efi_loaders.iter().any(windows) {
+            draft.warn(format!(
+                "the EFI system partition has Windows' boot manager too, and the fallback loader \
+                 {FALLBACK_FOLDER}/BOOTX64.EFI may be Windows' own: choose the loader in the new machine's firmware"
+            ));
+        }
         return;
     }
     let Some(esp) = &boot.esp else {

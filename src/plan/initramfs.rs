@@ -3,6 +3,7 @@
 use super::{
     Action,
     draft::{Draft, Facts, enumeration},
+    names::stable_name,
 };
 use crate::{
     fs::GuestPath,
@@ -124,9 +125,9 @@ fn resume_file(facts: Facts<'_>) -> Option<(GuestPath, String)> {
         name.role == NameRole::KernelResume
             && name.path.as_bytes().starts_with(b"/etc/initramfs-tools/conf.d/")
     })?;
-    let uuid = name.identity.as_ref()?.uuid.as_ref()?;
+    let lasting = stable_name(facts, name)?;
     Some((
         GuestPath::from("conf/conf.d/zzz-rehome-resume"),
-        format!("RESUME=UUID={uuid}\n"),
+        format!("RESUME={lasting}\n"),
     ))
 }

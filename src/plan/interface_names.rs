@@ -48,9 +48,9 @@ pub(super) fn keep(
         because,
     );
     let in_image = path.trim_start_matches('/');
-    systemd
-        .is_none_or(|version| version < RENAMES_AGAIN)
-        .then(|| (GuestPath::from(in_image), contents))
+    // Of several, one may have been given in the initramfs the name that another has in the configuration.
+    let needed = mac.is_some() || systemd.is_none_or(|version| version < RENAMES_AGAIN);
+    needed.then(|| (GuestPath::from(in_image), contents))
 }
 
 /// systemd.link(5). `Path=*` matches whatever hangs on a bus, and no bridge, VLAN or tunnel, which may have the same
@@ -84,6 +84,9 @@ pub(super) fn follow_mac(facts: Facts<'_>, interface: &Wanted<'_>, new: &str, dr
         _ => Some(line.mac.as_str()) == interface.old_mac(),
     };
     for line in facts.guest.mac_matches.iter().filter(mine) {
+        if is_decided(draft, line) {
+            continue;
+        }
         match replace_mac(&line.text, &line.mac, new) {
             Some(text) if text != line.text => draft.step(
                 Action::ReplaceLine {
@@ -120,6 +123,17 @@ pub(super) fn follow_mac(facts: Facts<'_>, interface: &Wanted<'_>, new: &str, dr
             interface.called()
         ));
     }
+}
+
+/// Is the file one that we write (of an earlier move), or the line one with two addresses and the first has followed?
+fn is_decided(draft: &Draft, line: &MacMatch) -> bool {
+    draft.steps.iter().any(|step| match &step.action {
+        Action::WriteFile { path, .. } => *path == line.path,
+        Action::ReplaceLine {
+            path, line: number, ..
+        } => *path == line.path && *number == line.line,
+        _ => false,
+    })
 }
 
 /// `old` in its first place in `text`, in whatever case and with whatever between its bytes, becomes `new`.

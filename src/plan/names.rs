@@ -97,7 +97,7 @@ fn rewrite_line(
 }
 
 /// `UUID=…`, or `PARTUUID=…` where there is no UUID or where it would not be understood.
-fn stable_name(facts: Facts<'_>, name: &DeviceName) -> Option<String> {
+pub(super) fn stable_name(facts: Facts<'_>, name: &DeviceName) -> Option<String> {
     let uuid = name
         .identity
         .as_ref()

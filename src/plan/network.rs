@@ -13,6 +13,9 @@ use crate::{
 };
 use std::cmp::Ordering;
 
+/// More adapters than this fit on no machine that is offered: each wants a root port of its own.
+const MAX_ADAPTERS: usize = 24;
+
 /// What the network asks of other decisions.
 pub(super) struct Network {
     pub(super) adapters: Vec<Adapter>,
@@ -133,6 +136,14 @@ fn wanted<'a>(facts: Facts<'a>, draft: &mut Draft) -> Vec<Wanted<'a>> {
         (Some(a), Some(b)) => natural(a, b),
         (a, b) => b.is_some().cmp(&a.is_some()),
     });
+    if let Some(first) = wanted.get(MAX_ADAPTERS) {
+        draft.warn(format!(
+            "{} interfaces, from {} on, have no adapter on the new machine, which takes {MAX_ADAPTERS}",
+            wanted.len().saturating_sub(MAX_ADAPTERS),
+            first.called()
+        ));
+    }
+    wanted.truncate(MAX_ADAPTERS);
     wanted
 }
 

@@ -1,11 +1,39 @@
 //! A plan as people read it.
 
 use super::{Action, Plan, Step, blockers, draft::enumeration};
-use crate::matching::{Binding, DeviceRole};
-use std::fmt;
+use crate::{
+    fs::GuestPath,
+    matching::{Binding, DeviceRole},
+};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(&mut Printable(f))
+    }
+}
+
+/// Passes text on. Much of it comes from the guest, which must not steer the terminal.
+struct Printable<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Printable<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if character.is_control() && character != '\n' && character != '\t' {
+                write!(self.0, "{}", character.escape_default())?;
+            } else {
+                self.0.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn write(&self, f: &mut Printable<'_, '_>) -> fmt::Result {
         let guest = self.guest.as_deref().unwrap_or("An unknown system");
         writeln!(
             f,
@@ -38,61 +66,63 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "\nSteps")?;
         for (number, step) in (1_usize..).zip(&self.steps) {
-            write!(f, "{number:>3}. {}", Indented(step))?;
+            write!(f, "{number:>3}. ")?;
+            write_step(step, f)?;
         }
         Ok(())
     }
 }
 
-struct Indented<'a>(&'a Step);
-
-impl fmt::Display for Indented<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.action {
-            Action::ReplaceLine { path, line, old, new } => {
-                writeln!(f, "{path} line {line}")?;
-                writeln!(f, "     - {old}\n     + {new}")?;
-            }
-            Action::AppendLines { path, lines } => {
-                writeln!(f, "{path}, at the end")?;
-                for line in lines {
-                    writeln!(f, "     + {line}")?;
-                }
-            }
-            Action::WriteFile { path, contents, mode } => {
-                writeln!(f, "{path}, a file of ours (mode {mode:04o})")?;
-                for line in contents.lines() {
-                    writeln!(f, "     + {line}")?;
-                }
-            }
-            Action::ExtendInitramfs {
-                kernel,
-                image,
-                modules,
-                load,
-                files,
-            } => {
-                writeln!(f, "{image} (kernel {kernel}), one more segment")?;
-                for module in modules {
-                    writeln!(f, "     + {}", module.path)?;
-                }
-                for (path, _) in files {
-                    writeln!(f, "     + {path}")?;
-                }
-                if !load.is_empty() {
-                    writeln!(f, "     + loads {}", enumeration(load))?;
-                }
-            }
-            Action::CopyOnEsp { volume, from, to } => {
-                writeln!(f, "{to} on the EFI system partition ({volume})")?;
-                writeln!(f, "     + a copy of {from}")?;
+fn write_step(step: &Step, f: &mut Printable<'_, '_>) -> fmt::Result {
+    match &step.action {
+        Action::ReplaceLine { path, line, old, new } => {
+            writeln!(f, "{path} line {line}")?;
+            writeln!(f, "     - {}\n     + {}", text(old), text(new))?;
+        }
+        Action::AppendLines { path, lines } => {
+            writeln!(f, "{path}, at the end")?;
+            for line in lines {
+                writeln!(f, "     + {line}")?;
             }
         }
-        writeln!(f, "     because {}", self.0.because)
+        Action::WriteFile { path, contents, mode } => {
+            writeln!(f, "{path}, a file of ours (mode {mode:04o})")?;
+            for line in contents.lines() {
+                writeln!(f, "     + {line}")?;
+            }
+        }
+        Action::ExtendInitramfs {
+            kernel,
+            image,
+            modules,
+            load,
+            files,
+        } => {
+            writeln!(f, "{image} (kernel {kernel}), one more segment")?;
+            for module in modules {
+                writeln!(f, "     + {}", module.path)?;
+            }
+            for (path, _) in files {
+                writeln!(f, "     + {path}")?;
+            }
+            if !load.is_empty() {
+                writeln!(f, "     + loads {}", enumeration(load))?;
+            }
+        }
+        Action::CopyOnEsp { volume, from, to } => {
+            writeln!(f, "{to} on the EFI system partition ({volume})")?;
+            writeln!(f, "     + a copy of {from}")?;
+        }
     }
+    writeln!(f, "     because {}", step.because)
 }
 
-fn write_drivers(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A line of a file, with its tabs.
+fn text(line: &GuestPath) -> Cow<'_, str> {
+    String::from_utf8_lossy(line.as_bytes())
+}
+
+fn write_drivers(plan: &Plan, f: &mut Printable<'_, '_>) -> fmt::Result {
     let controller = plan.machine.storage.get(plan.storage).map(|c| c.model.as_str());
     let adapter = plan.adapters.first().map(|adapter| adapter.model.as_str());
     let used = |binding: &&Binding| match binding.role {
@@ -125,7 +155,7 @@ fn write_drivers(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn write_list(title: &str, items: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_list(title: &str, items: &[String], f: &mut Printable<'_, '_>) -> fmt::Result {
     if items.is_empty() {
         return Ok(());
     }

@@ -160,8 +160,8 @@ Drivers
 
 Steps
   1. /boot/grub/grub.cfg line 101
-     - \\x09linux\\x09/boot/vmlinuz-6.1.0-28-amd64 root=/dev/sda1 ro quiet
-     + \\x09linux\\x09/boot/vmlinuz-6.1.0-28-amd64 root=UUID={ROOT_UUID} ro quiet
+     - \tlinux\t/boot/vmlinuz-6.1.0-28-amd64 root=/dev/sda1 ro quiet
+     + \tlinux\t/boot/vmlinuz-6.1.0-28-amd64 root=UUID={ROOT_UUID} ro quiet
      because /dev/sda1 is UUID={ROOT_UUID}, whatever the new machine calls it
   2. /etc/fstab line 1
      - /dev/sda1 / ext4 defaults 0 1
@@ -454,6 +454,11 @@ fn several_interfaces_go_by_the_addresses_that_the_definition_pins() {
     assert!(files[0].1.ends_with(&expected), "{}", files[0].1);
     assert!(warned(&plan, &["wireless", "wlp3s0"]));
     assert!(plan.blockers.is_empty());
+    let in_images = |step: &Step| match &step.action {
+        Action::ExtendInitramfs { files, .. } => Some(files.len()),
+        _ => None,
+    };
+    assert_eq!(plan.steps.iter().filter_map(in_images).collect::<Vec<_>>(), [2]);
     assert_eq!(make(&guest, &machine, &all, &options), plan);
     let other_seed = Options {
         seed: [8; 16],
@@ -463,6 +468,31 @@ fn several_interfaces_go_by_the_addresses_that_the_definition_pins() {
         make(&guest, &machine, &all, &other_seed).adapters[0].mac,
         plan.adapters[0].mac
     );
+}
+
+#[test]
+fn more_interfaces_than_a_machine_takes_are_told_once() {
+    let mut guest = server();
+    guest.interfaces = (0..500).map(|n| interface(&format!("eth{n}"), n)).collect();
+    let plan = plan_for(&guest, "kvm");
+    assert_eq!(plan.adapters.len(), 24);
+    assert!(
+        plan.adapters
+            .iter()
+            .all(|adapter| adapter.pci_address.len() == 12)
+    );
+    assert_eq!(plan.warnings.len(), 1, "{plan}");
+    assert!(warned(&plan, &["476 interfaces", "eth24"]));
+}
+
+#[test]
+fn what_a_guest_says_does_not_steer_the_terminal() {
+    let mut guest = server();
+    guest.name = "Debian\u{1b}[2J\u{7f}".into();
+    guest.remarks = vec!["odd\u{9b}31m".into()];
+    let plan = plan_for(&guest, "kvm").to_string();
+    assert!(plan.starts_with("Debian\\u{1b}[2J\\u{7f} moves"), "{plan}");
+    assert!(!plan.contains(|c: char| c.is_control() && c != '\n'));
 }
 
 #[test]
@@ -513,8 +543,19 @@ fn lines_that_go_by_the_old_address_follow() {
             interface: Some("eth5".into()),
         },
     ];
+    // A line with two addresses, and a file of an earlier move: one step for each file and line.
+    guest.mac_matches.extend(guest.mac_matches.first().cloned());
+    guest.mac_matches.push(MacMatch {
+        path: "/etc/systemd/network/10-rehome-enp2s0.link".into(),
+        line: 4,
+        text: "MACAddress=52:54:00:00:00:01".into(),
+        mac: "52:54:00:00:00:01".into(),
+        interface: Some("enp2s0".into()),
+    });
     guest.interfaces[0].dhcp = true;
     let plan = plan_for(&guest, "kvm");
+    let of_ours = |step: &&Step| matches!(&step.action, Action::ReplaceLine { path, .. } if path.name().starts_with(b"10-rehome"));
+    assert_eq!(plan.steps.iter().filter(of_ours).count(), 0, "{plan}");
     let mac = &plan.adapters[0].mac;
     assert_eq!(
         replaced(&plan, "/etc/udev/rules.d/70-persistent-net.rules", 2),
@@ -599,7 +640,8 @@ fn an_efi_system_partition_gets_the_fallback_loader() {
     assert_eq!(copies(&plan), ["/EFI/a/grubx64.efi /EFI/BOOT/BOOTX64.EFI"]);
     assert!(warned(&plan, &["/EFI/a", "Debian and Ubuntu"]));
     guest.boot.efi_fallback = true;
-    assert!(copies(&plan_for(&guest, "kvm-scsi")).is_empty());
+    let plan = plan_for(&guest, "kvm-scsi");
+    assert!(copies(&plan).is_empty() && warned(&plan, &["Windows"]));
     guest.boot.efi_fallback = false;
     guest.boot.efi_loaders.clear();
     assert!(plan_for(&guest, "kvm-scsi").blockers[0].contains("BOOTX64.EFI"));

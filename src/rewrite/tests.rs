@@ -304,7 +304,8 @@ fn judges_see_what_is_not_as_it_was_written() {
 
     let node = mounts.find(&"/etc/x".into()).unwrap().unwrap().node;
     judge(&edits, "disk0/p1", mounts.filesystem(0).unwrap()).unwrap();
-    let spoil: [&dyn Fn(&mut dyn Edit); 3] = [
+    type Spoil<'a> = &'a dyn Fn(&mut dyn Edit);
+    let spoil: [Spoil<'_>; 3] = [
         &|edit| edit.set_extended(node, b"user.a", Some(b"b")).unwrap(),
         &|edit| {
             edit.set_attributes(
@@ -380,8 +381,13 @@ fn an_edit_that_touches_the_data_of_another_file_is_stopped_and_the_file_is_name
     // Its own data, metadata and what was free.
     touch(&[0..8192, 12288..20480, 24576..30000]).unwrap();
     touch(&[]).unwrap();
-    for written in [&[0..8193][..], &[0..100, 12287..12288], &[100..200, 20000..50000]] {
-        let error = touch(written).unwrap_err();
+    for written in [
+        &[(0, 8193)][..],
+        &[(0, 100), (12287, 12288)],
+        &[(100, 200), (20000, 50000)],
+    ] {
+        let written: Vec<Range<u64>> = written.iter().map(|(start, end)| *start..*end).collect();
+        let error = touch(&written).unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt);
         assert!(error.to_string().contains("/home/photo"), "{error}");
     }

@@ -229,7 +229,7 @@ impl Scene {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_breaks_the_container_comes_back_bit_for_bit(
@@ -243,11 +243,11 @@ proptest! {
         let discarded: Vec<_> = scene.overlay.held().into_iter().filter(|h| h.kind == HeldKind::Discarded).collect();
         scene.container.cells().left = commit_writes;
         if scene.commit().is_ok() {
-            let mut expected = after;
+            let (mut expected, old) = (after, before());
             for held in discarded {
                 // Discards are not committed: old bytes, or zeros where the container has grown.
                 for at in held.range {
-                    expected[at as usize] = before().get(at as usize).copied().unwrap_or(0);
+                    expected[at as usize] = old.get(at as usize).copied().unwrap_or(0);
                 }
             }
             prop_assert!(scene.container.contents() == expected);

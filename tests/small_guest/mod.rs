@@ -25,22 +25,34 @@ pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{text}{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}{errors}",
+        output.status
+    );
     text
 }
 
 /// The program under test, with `arguments`.
 pub fn rehome(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehome"));
-    command.args(arguments).stdin(Stdio::null()).env("SOURCE_DATE_EPOCH", "1700000000");
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("SOURCE_DATE_EPOCH", "1700000000");
     command.output().expect("the program starts")
 }
 
 /// The same, which must end with `code`; gives stdout and stderr as one text.
 pub fn rehome_ends(code: i32, arguments: &[&str]) -> String {
     let output = rehome(arguments);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "rehome {arguments:?} printed:\n{text}");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "rehome {arguments:?} printed:\n{text}"
+    );
     text
 }
 
@@ -81,9 +93,18 @@ pub fn tree(folder: &Path) -> PathBuf {
     );
     symlink("../usr/lib/os-release", root.join("etc/os-release")).unwrap();
     write("etc/hostname", "old-server\n");
-    write("etc/fstab", "# made by the installer\n/dev/sda1 / ext4 errors=remount-ro 0 1\n/dev/sr0 /media auto noauto 0 0\n");
-    write("etc/default/grub", "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"root=/dev/sda1\"\n");
-    write("etc/initramfs-tools/initramfs.conf", "MODULES=dep\nCOMPRESS=gzip\n");
+    write(
+        "etc/fstab",
+        "# made by the installer\n/dev/sda1 / ext4 errors=remount-ro 0 1\n/dev/sr0 /media auto noauto 0 0\n",
+    );
+    write(
+        "etc/default/grub",
+        "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"root=/dev/sda1\"\n",
+    );
+    write(
+        "etc/initramfs-tools/initramfs.conf",
+        "MODULES=dep\nCOMPRESS=gzip\n",
+    );
     write("etc/initramfs-tools/modules", "# List of modules\n");
     write(
         "etc/network/interfaces",
@@ -111,19 +132,53 @@ fn modules(folder: &Path, root: &Path) {
     let modules = [
         ("virtio", "kernel/drivers/virtio", "", ""),
         ("virtio_ring", "kernel/drivers/virtio", "", ""),
-        ("virtio_pci", "kernel/drivers/virtio", "virtio,virtio_ring", "pci:v00001AF4d*sv*sd*bc*sc*i*"),
-        ("virtio_blk", "kernel/drivers/block", "virtio,virtio_ring", "virtio:d00000002v*"),
-        ("virtio_net", "kernel/drivers/net", "virtio,virtio_ring", "virtio:d00000001v*"),
-        ("virtio_scsi", "kernel/drivers/scsi", "virtio,virtio_ring,scsi_mod", "virtio:d00000008v*"),
+        (
+            "virtio_pci",
+            "kernel/drivers/virtio",
+            "virtio,virtio_ring",
+            "pci:v00001AF4d*sv*sd*bc*sc*i*",
+        ),
+        (
+            "virtio_blk",
+            "kernel/drivers/block",
+            "virtio,virtio_ring",
+            "virtio:d00000002v*",
+        ),
+        (
+            "virtio_net",
+            "kernel/drivers/net",
+            "virtio,virtio_ring",
+            "virtio:d00000001v*",
+        ),
+        (
+            "virtio_scsi",
+            "kernel/drivers/scsi",
+            "virtio,virtio_ring,scsi_mod",
+            "virtio:d00000008v*",
+        ),
         ("scsi_mod", "kernel/drivers/scsi", "", ""),
         ("sd_mod", "kernel/drivers/scsi", "scsi_mod", "scsi:t-0x00*"),
-        ("ahci", "kernel/drivers/ata", "libata", "pci:v*d*sv*sd*bc01sc06i01*"),
+        (
+            "ahci",
+            "kernel/drivers/ata",
+            "libata",
+            "pci:v*d*sv*sd*bc01sc06i01*",
+        ),
         ("libata", "kernel/drivers/ata", "scsi_mod", ""),
-        ("e1000e", "kernel/drivers/net/ethernet/intel/e1000e", "", "pci:v00008086d000010D3sv*sd*bc*sc*i*"),
+        (
+            "e1000e",
+            "kernel/drivers/net/ethernet/intel/e1000e",
+            "",
+            "pci:v00008086d000010D3sv*sd*bc*sc*i*",
+        ),
     ];
     let base = root.join("usr/lib/modules").join(KERNEL);
     for (name, directory, depends, alias) in modules {
-        let alias = if alias.is_empty() { String::new() } else { format!("alias={alias}\\0") };
+        let alias = if alias.is_empty() {
+            String::new()
+        } else {
+            format!("alias={alias}\\0")
+        };
         // depmod takes dependencies from symbols, so the indexes below are written by hand.
         let code = format!(
             "const char info[] __attribute__((section(\".modinfo\"), used)) = \"license=GPL\\0{alias}depends={depends}\\0name={name}\\0vermagic={KERNEL} SMP\";\n"
@@ -131,7 +186,11 @@ fn modules(folder: &Path, root: &Path) {
         let source = folder.join(format!("{name}.c"));
         fs::write(&source, code).unwrap();
         fs::create_dir_all(base.join(directory)).unwrap();
-        run(Command::new("cc").arg("-c").arg(&source).arg("-o").arg(base.join(directory).join(format!("{name}.ko"))));
+        run(Command::new("cc")
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(base.join(directory).join(format!("{name}.ko"))));
     }
     let path = |name: &str| {
         modules
@@ -144,14 +203,23 @@ fn modules(folder: &Path, root: &Path) {
     let mut alias = String::from("# Aliases extracted from modules themselves.\n");
     for (name, _, depends, pattern) in modules {
         let depends: Vec<String> = depends.split(',').filter(|d| !d.is_empty()).map(path).collect();
-        dep += &format!("{}:{}{}\n", path(name), if depends.is_empty() { "" } else { " " }, depends.join(" "));
+        dep += &format!(
+            "{}:{}{}\n",
+            path(name),
+            if depends.is_empty() { "" } else { " " },
+            depends.join(" ")
+        );
         if !pattern.is_empty() {
             alias += &format!("alias {pattern} {name}\n");
         }
     }
     fs::write(base.join("modules.dep"), dep).unwrap();
     fs::write(base.join("modules.alias"), alias).unwrap();
-    fs::write(base.join("modules.builtin"), "kernel/fs/ext4/ext4.ko\nkernel/drivers/pci/pci.ko\n").unwrap();
+    fs::write(
+        base.join("modules.builtin"),
+        "kernel/fs/ext4/ext4.ko\nkernel/drivers/pci/pci.ko\n",
+    )
+    .unwrap();
     fs::write(base.join("modules.softdep"), "# Soft dependencies\n").unwrap();
     fs::write(base.join("modules.symbols"), "# Aliases for symbols\n").unwrap();
     fs::write(base.join("modules.order"), "").unwrap();
@@ -171,19 +239,32 @@ fn initramfs(folder: &Path, root: &Path) {
     let mut dep = String::new();
     for (path, depends) in [
         ("kernel/drivers/scsi/scsi_mod.ko", ""),
-        ("kernel/drivers/scsi/sd_mod.ko", " kernel/drivers/scsi/scsi_mod.ko"),
+        (
+            "kernel/drivers/scsi/sd_mod.ko",
+            " kernel/drivers/scsi/scsi_mod.ko",
+        ),
         ("kernel/drivers/ata/libata.ko", " kernel/drivers/scsi/scsi_mod.ko"),
-        ("kernel/drivers/ata/ahci.ko", " kernel/drivers/ata/libata.ko kernel/drivers/scsi/scsi_mod.ko"),
+        (
+            "kernel/drivers/ata/ahci.ko",
+            " kernel/drivers/ata/libata.ko kernel/drivers/scsi/scsi_mod.ko",
+        ),
     ] {
         fs::create_dir_all(base.join(path).parent().unwrap()).unwrap();
         fs::copy(installed.join(path), base.join(path)).unwrap();
         dep += &format!("{path}:{depends}\n");
     }
     fs::write(base.join("modules.dep"), dep).unwrap();
-    fs::write(base.join("modules.alias"), "alias scsi:t-0x00* sd_mod\nalias pci:v*d*sv*sd*bc01sc06i01* ahci\n").unwrap();
+    fs::write(
+        base.join("modules.alias"),
+        "alias scsi:t-0x00* sd_mod\nalias pci:v*d*sv*sd*bc01sc06i01* ahci\n",
+    )
+    .unwrap();
     symlink("usr/lib", tree.join("lib")).unwrap();
     let image = root.join("boot").join(format!("initrd.img-{KERNEL}"));
-    let script = format!("find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -n > '{}'", image.display());
+    let script = format!(
+        "find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -n > '{}'",
+        image.display()
+    );
     run(Command::new("sh").arg("-c").arg(script).current_dir(&tree));
 }
 
@@ -202,7 +283,13 @@ pub fn disk_of(folder: &Path, root: &Path, name: &str, uuid: &str) -> PathBuf {
         .arg(&filesystem)
         .arg(format!("{blocks}k")));
     let disk = folder.join(name);
-    let mut file = fs::File::options().create(true).truncate(true).read(true).write(true).open(&disk).unwrap();
+    let mut file = fs::File::options()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(&disk)
+        .unwrap();
     file.set_len(SIZE).unwrap();
     let mut table = Command::new("sfdisk")
         .args(["-q", "--no-reread", "--no-tell-kernel"])
@@ -215,7 +302,8 @@ pub fn disk_of(folder: &Path, root: &Path, name: &str, uuid: &str) -> PathBuf {
     assert!(table.wait().unwrap().success());
     // GRUB's boot code says its name; that is what tells a BIOS system.
     file.seek(SeekFrom::Start(0x180)).unwrap();
-    file.write_all(b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n\0").unwrap();
+    file.write_all(b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n\0")
+        .unwrap();
     copy_sparse(&filesystem, &mut file, PARTITION);
     fs::remove_file(filesystem).unwrap();
     disk
@@ -250,7 +338,12 @@ pub fn partition(disk: &Path) -> PathBuf {
 /// A file of the system on a raw disk, as debugfs reads it.
 pub fn file_in(disk: &Path, path: &str) -> Vec<u8> {
     let partition = partition(disk);
-    let output = Command::new("debugfs").arg("-R").arg(format!("cat {path}")).arg(&partition).output().unwrap();
+    let output = Command::new("debugfs")
+        .arg("-R")
+        .arg(format!("cat {path}"))
+        .arg(&partition)
+        .output()
+        .unwrap();
     assert!(output.status.success());
     output.stdout
 }

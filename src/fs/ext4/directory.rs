@@ -110,7 +110,7 @@ pub(super) fn entry_at(
     } else {
         entry_length(name_length)
     };
-    if length % 4 != 0 || length < needed || length > block.len() - at {
+    if !length.is_multiple_of(4) || length < needed || length > block.len() - at {
         return Err(Ext4Error::damaged(format!(
             "directory entry at byte {at} of its block: record length {length}, where its name needs {needed} and \
              the block has {} more",

@@ -186,7 +186,7 @@ impl Ext4 {
     }
 
     /// Makes an inline directory one of blocks.
-    pub(super) fn to_blocks(&mut self, directory: &mut Inode) -> Result<()> {
+    pub(super) fn give_blocks(&mut self, directory: &mut Inode) -> Result<()> {
         if !directory.has(flag::INLINE_DATA) {
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Ext4 {
 
     /// Adds a name that is not there yet.
     pub(super) fn add_entry(&mut self, directory: &mut Inode, new: NewEntry<'_>) -> Result<()> {
-        self.to_blocks(directory)?;
+        self.give_blocks(directory)?;
         if self.is_indexed(directory) {
             return self.add_indexed(directory, new);
         }
@@ -316,7 +316,7 @@ impl Ext4 {
 
     /// Takes a name away.
     pub(super) fn take_entry(&mut self, directory: &mut Inode, name: &[u8]) -> Result<u32> {
-        self.to_blocks(directory)?;
+        self.give_blocks(directory)?;
         let Some(found) = self.locate(directory, name)? else {
             return Err(self.absent(directory, name));
         };
@@ -328,7 +328,7 @@ impl Ext4 {
 
     /// Makes a name that is there lead to another inode.
     pub(super) fn redirect_entry(&mut self, directory: &mut Inode, new: NewEntry<'_>) -> Result<()> {
-        self.to_blocks(directory)?;
+        self.give_blocks(directory)?;
         let Some(found) = self.locate(directory, new.name)? else {
             return Err(self.absent(directory, new.name));
         };

@@ -53,9 +53,6 @@ pub(super) enum Ext4Error {
     /// No room is left.
     #[error("{0}")]
     Full(String),
-    /// The filesystem, or the state that it is in, does not take edits.
-    #[error("{0}")]
-    ReadOnly(String),
 }
 
 impl Ext4Error {
@@ -76,7 +73,6 @@ impl Ext4Error {
             Self::NotFound(_) => Kind::NotFound,
             Self::Exists(_) => Kind::Exists,
             Self::Full(_) => Kind::Full,
-            Self::ReadOnly(_) => Kind::ReadOnly,
         }
     }
 

@@ -6,10 +6,8 @@ use super::error::Ext4Error;
 pub(super) mod compat {
     pub(in super::super) const HAS_JOURNAL: u32 = 0x4;
     pub(in super::super) const EXT_ATTR: u32 = 0x8;
-    pub(in super::super) const RESIZE_INODE: u32 = 0x10;
     pub(in super::super) const DIR_INDEX: u32 = 0x20;
     pub(in super::super) const SPARSE_SUPER2: u32 = 0x200;
-    pub(in super::super) const FAST_COMMIT: u32 = 0x400;
     pub(in super::super) const ORPHAN_FILE: u32 = 0x1000;
 }
 

@@ -104,7 +104,7 @@ impl Ext4 {
                     let count = fill(contents, bytes.get_mut(used..).unwrap_or_default())
                         .map_err(|e| crate::disk::Error::io(self.disk.label(), e))?;
                     self.write_data(block, &bytes)?;
-                    self.set_contents_size(inode, size + count as u64);
+                    self.set_contents_size(inode, size + count as u64)?;
                 }
                 Place::Unwritten(_) | Place::Hole => {
                     // The block reads as zeros so far: it is made anew.
@@ -141,7 +141,7 @@ impl Ext4 {
             let count = fill(contents, buffer.get_mut(used..).unwrap_or_default())
                 .map_err(|e| crate::disk::Error::io(self.disk.label(), e))?;
             used += count;
-            if used == 0 || inode.size() % block_size != 0 {
+            if used == 0 || !inode.size().is_multiple_of(block_size) {
                 return Ok(());
             }
             let length = used as u64;
@@ -162,7 +162,7 @@ impl Ext4 {
                 rest = later;
             }
             let size = inode.size() + length;
-            self.set_contents_size(inode, size);
+            self.set_contents_size(inode, size)?;
             if used < PIECE {
                 return Ok(());
             }
@@ -170,11 +170,17 @@ impl Ext4 {
         }
     }
 
-    fn set_contents_size(&mut self, inode: &mut Inode, size: u64) {
-        inode.set_size(size);
+    fn set_contents_size(&mut self, inode: &mut Inode, size: u64) -> Result<()> {
         if size > LARGE_FILE {
+            if self.superblock.revision == 0 {
+                return Err(self.fault(Ext4Error::Full(
+                    "a filesystem of revision 0 has no files of 2 GiB or more".to_owned(),
+                )));
+            }
             self.superblock.ro_compat |= ro_compat::LARGE_FILE;
         }
+        inode.set_size(size);
+        Ok(())
     }
 
     /// Writes contents to blocks that were allocated for them.

@@ -9,13 +9,9 @@ use crate::fs::mode;
 
 /// The root directory.
 pub(super) const ROOT: u32 = 2;
-/// The inode that owns the reserved blocks of group descriptors.
-pub(super) const RESIZE: u32 = 7;
 
 /// `i_flags`.
 pub(super) mod flag {
-    pub(in super::super) const IMMUTABLE: u32 = 0x10;
-    pub(in super::super) const APPEND: u32 = 0x20;
     pub(in super::super) const COMPRESSED: u32 = 0x4;
     pub(in super::super) const ENCRYPT: u32 = 0x800;
     pub(in super::super) const INDEX: u32 = 0x1000;
@@ -89,7 +85,7 @@ impl Inode {
         let extra = inode.extra_size();
         if inode.raw.len() > BASE_SIZE
             && extra != 0
-            && (extra % 4 != 0 || BASE_SIZE + extra > inode.raw.len())
+            && (!extra.is_multiple_of(4) || BASE_SIZE + extra > inode.raw.len())
         {
             return Err(Ext4Error::damaged(format!(
                 "inode {number}: i_extra_isize is {extra} in an inode of {} bytes",

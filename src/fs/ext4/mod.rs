@@ -76,6 +76,7 @@ impl Ext4 {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
         let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
         if ext4.superblock.needs_recovery() {
+            ext4.check_mounted_elsewhere()?;
             let said = journal::recover(&ext4)?;
             ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
             ext4.recovered.extend(said);
@@ -101,12 +102,12 @@ impl Ext4 {
     // Errors: every one says of which volume, and where it can, of which inode and byte.
 
     /// `error`, found on this volume.
-    pub(super) fn fault(&self, error: Ext4Error) -> disk::Error {
+    fn fault(&self, error: Ext4Error) -> disk::Error {
         error.on(self.disk.label())
     }
 
     /// `error`, found in what belongs to inode `number`.
-    pub(super) fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
+    fn in_inode(&self, number: u32, error: Ext4Error) -> disk::Error {
         self.fault(match error {
             Ext4Error::Damaged(what) => Ext4Error::Damaged(format!("inode {number}: {what}")),
             Ext4Error::Checksum {
@@ -124,7 +125,7 @@ impl Ext4 {
     }
 
     /// Inode `number` is damaged: `what`.
-    pub(super) fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
+    fn damaged_inode(&self, number: u32, what: &str) -> disk::Error {
         self.in_inode(number, Ext4Error::damaged(what))
     }
 
@@ -193,10 +194,19 @@ impl Ext4 {
         disk::field::bytes_at(&bytes, at, usize::from(self.superblock.inode_size))
             .map_err(Ext4Error::from)
             .and_then(|bytes| Inode::parse(bytes, number, self.superblock.checksums))
+            .and_then(|inode| self.with_possible_size(inode))
             .map_err(|e| {
                 self.in_inode(number, e)
                     .at(self.byte(block).saturating_add(at as u64))
             })
+    }
+
+    /// Block numbers of files have 32 bits, whatever the map.
+    fn with_possible_size(&self, inode: Inode) -> error::Parsed<Inode> {
+        if inode.size() > self.byte(1 << 32) {
+            return Err(Ext4Error::damaged(format!("its size is {}", inode.size())));
+        }
+        Ok(inode)
     }
 
     /// The inode of a node that is in use.

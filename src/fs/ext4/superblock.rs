@@ -82,8 +82,6 @@ pub(super) struct Superblock {
     pub(super) journal_inode: u32,
     /// `s_journal_dev`, not 0 with an external journal.
     pub(super) journal_device: u32,
-    /// `s_journal_uuid`: of the external journal.
-    pub(super) journal_uuid: [u8; 16],
     /// `s_last_orphan`: head of the list of orphans, 0 if empty.
     pub(super) last_orphan: u32,
     /// `s_hash_seed`, as four numbers.
@@ -100,8 +98,6 @@ pub(super) struct Superblock {
     pub(super) want_extra_size: u16,
     /// `s_mmp_block`.
     pub(super) mmp_block: u64,
-    /// Groups in a flex group: 1 without `flex_bg`.
-    pub(super) flex_groups: u32,
     /// `s_error_count`.
     pub(super) error_count: u32,
     /// `s_backup_bgs` of `sparse_super2`.
@@ -110,8 +106,6 @@ pub(super) struct Superblock {
     pub(super) written: u64,
     /// `s_orphan_file_inum`, 0 if none.
     pub(super) orphan_file_inode: u32,
-    /// `s_usr_quota_inum`, `s_grp_quota_inum`, `s_prj_quota_inum`.
-    pub(super) quota_inodes: [u32; 3],
     /// Number of block groups.
     pub(super) groups: u32,
     /// What checksums there are.
@@ -143,7 +137,6 @@ impl Superblock {
         };
         let volume_name: [u8; 16] = array_at(&raw, 0x78)?;
         let flags = u32_le(&raw, 0x160)?;
-        let log_flex = u8_at(&raw, 0x174)?;
         let mut superblock = Self {
             inodes: u32_le(&raw, 0)?,
             blocks: wide(0x4, 0x150)?,
@@ -172,7 +165,6 @@ impl Superblock {
             reserved_gdt_blocks: u16_le(&raw, 0xce)?,
             journal_inode: u32_le(&raw, 0xe0)?,
             journal_device: u32_le(&raw, 0xe4)?,
-            journal_uuid: array_at(&raw, 0xd0)?,
             last_orphan: u32_le(&raw, 0xe8)?,
             hash_seed: [
                 u32_le(&raw, 0xec)?,
@@ -188,16 +180,10 @@ impl Superblock {
             first_meta_group: u32_le(&raw, 0x104)?,
             want_extra_size: u16_le(&raw, 0x15e)?,
             mmp_block: u64_le(&raw, 0x168)?,
-            flex_groups: if incompat & incompat::FLEX_BG != 0 && log_flex < 32 {
-                1 << log_flex
-            } else {
-                1
-            },
             error_count: u32_le(&raw, 0x194)?,
             backup_groups: [u32_le(&raw, 0x24c)?, u32_le(&raw, 0x250)?],
             written: u64::from(u32_le(&raw, 0x30)?) | u64::from(u8_at(&raw, 0x274)?) << 32,
             orphan_file_inode: u32_le(&raw, 0x280)?,
-            quota_inodes: [u32_le(&raw, 0x240)?, u32_le(&raw, 0x244)?, u32_le(&raw, 0x26c)?],
             groups: 0,
             checksums,
             raw,
@@ -248,7 +234,7 @@ impl Superblock {
             u64::from(self.clusters_per_group),
             "a multiple of 8 that one bitmap block has bits for",
             self.clusters_per_group != 0
-                && self.clusters_per_group % 8 == 0
+                && self.clusters_per_group.is_multiple_of(8)
                 && u64::from(self.clusters_per_group) <= bitmap_bits,
         )?;
         check(
@@ -256,7 +242,7 @@ impl Superblock {
             u64::from(self.inodes_per_group),
             "a multiple of 8 that one bitmap block has bits for",
             self.inodes_per_group != 0
-                && self.inodes_per_group % 8 == 0
+                && self.inodes_per_group.is_multiple_of(8)
                 && u64::from(self.inodes_per_group) <= bitmap_bits,
         )?;
         check(

@@ -170,7 +170,7 @@ impl Ext4 {
                 }
                 far_changed = true;
             }
-            self.superblock.compat |= compat::EXT_ATTR;
+            self.allow_attributes()?;
         }
         if near_changed {
             self.put_near(inode, &near)?;
@@ -178,6 +178,18 @@ impl Ext4 {
         if far_changed {
             self.put_far(inode, &mut far)?;
         }
+        Ok(())
+    }
+
+    /// Extended attributes are a feature that is set with the first of them.
+    fn allow_attributes(&mut self) -> Result<()> {
+        if self.superblock.revision == 0 {
+            return Err(self.fault(Ext4Error::Unsupported(
+                "a filesystem of revision 0 has no extended attributes; `tune2fs -O ext_attr` on a copy gives it them"
+                    .to_owned(),
+            )));
+        }
+        self.superblock.compat |= compat::EXT_ATTR;
         Ok(())
     }
 

@@ -10,6 +10,9 @@ use super::{GuestText, files::Files, text::lines};
 use crate::fs::GuestPath;
 use serde::{Deserialize, Serialize};
 
+/// Interfaces that are listed: no machine has more ports, and a hostile configuration could have millions.
+pub(crate) const MAX_INTERFACES: usize = 256;
+
 /// A configured network interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
@@ -78,7 +81,10 @@ pub(crate) fn inspect(files: &Files) -> (Vec<Interface>, Vec<MacMatch>) {
     .into_iter()
     .flatten()
     {
-        mac_matches.extend(mac_match(files, &found));
+        // Each of them reads its file once more.
+        if mac_matches.len() < MAX_INTERFACES {
+            mac_matches.extend(mac_match(files, &found));
+        }
         merge(&mut interfaces, found);
     }
     interfaces.retain(|interface| interface.name.as_deref() != Some("lo"));
@@ -108,7 +114,9 @@ fn mac_match(files: &Files, interface: &Interface) -> Option<MacMatch> {
 fn merge(interfaces: &mut Vec<Interface>, new: Interface) {
     let same = |old: &&mut Interface| new.name.is_some() && old.name == new.name;
     let Some(old) = interfaces.iter_mut().find(same) else {
-        interfaces.push(new);
+        if interfaces.len() < MAX_INTERFACES {
+            interfaces.push(new);
+        }
         return;
     };
     for address in new.addresses {

@@ -1,6 +1,6 @@
 //! systemd-networkd: /etc/systemd/network/*.network with drop-ins, and *.netdev (systemd.network(5), systemd.netdev(5)).
 
-use super::{Interface, NetworkProgram, is_virtual_name};
+use super::{Interface, MAX_INTERFACES, NetworkProgram, is_virtual_name};
 use crate::{
     fs::GuestPath,
     guest::{
@@ -56,16 +56,14 @@ fn network(
         .filter(|s| matches!(&*s.key, "MACAddress" | "PermanentMACAddress"))
         .flat_map(|s| s.value.split_whitespace().map(move |mac| (*s, mac)))
         .filter_map(|(s, mac)| Some((s, mac_address(mac.as_bytes())?)))
+        .take(MAX_INTERFACES)
         .collect();
-    if let Some((drop_in, _)) = macs.iter().find(|(s, _)| !is_own(s)) {
+    for setting in matched
+        .iter()
+        .filter(|s| matches!(&*s.key, "Path" | "Property" | "Driver"))
+    {
         files.remark(format!(
-            "a drop-in of {path} (its line {}) matches an adapter by its MAC address; it is not rewritten",
-            drop_in.line
-        ));
-    }
-    for setting in matched.iter().filter(|s| matches!(&*s.key, "Path" | "Property")) {
-        files.remark(format!(
-            "{path} line {}: {}={} names the place of an adapter, which is another on other hardware",
+            "{path} line {}: {}={} goes by the place or the driver of an adapter, which are others on other hardware",
             setting.line, setting.key, setting.value
         ));
     }
@@ -74,6 +72,7 @@ fn network(
         .filter(|s| s.key == "Name")
         .flat_map(|s| s.value.split_whitespace().map(move |name| (*s, name)))
         .filter(|(_, name)| !name.starts_with('!'))
+        .take(MAX_INTERFACES)
         .collect();
     let kind_is_virtual = matched.iter().any(|s| s.key == "Kind")
         || matched

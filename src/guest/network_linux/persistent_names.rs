@@ -1,7 +1,7 @@
 //! Names that adapters get by their MAC address: udev rules (`70-persistent-net.rules`) and systemd's .link files
-//! (systemd.link(5)).
+//! (systemd.link(5)), and matches in drop-ins of .network files.
 
-use super::MacMatch;
+use super::{MAX_INTERFACES, MacMatch};
 use crate::{
     fs::GuestPath,
     guest::{
@@ -24,11 +24,19 @@ pub(crate) fn inspect(files: &Files) -> Vec<MacMatch> {
             link(files, &path, &contents, &mut found);
         }
     }
+    for path in files.matching(&"/etc/systemd/network/*.network.d/*.conf".into()) {
+        if let Some(contents) = files.config(&path) {
+            link(files, &path, &contents, &mut found);
+        }
+    }
     found
 }
 
 fn udev_rules(files: &Files, path: &GuestPath, contents: &[u8], found: &mut Vec<MacMatch>) {
     for (line, text) in lines(contents) {
+        if found.len() >= MAX_INTERFACES {
+            return;
+        }
         if text.trim_ascii().starts_with(b"#") {
             continue;
         }
@@ -70,6 +78,7 @@ fn quoted_after<'a>(rule: &'a str, key: &str) -> Option<&'a str> {
     None
 }
 
+/// A .link file, or another with a `[Match]`.
 fn link(files: &Files, path: &GuestPath, contents: &[u8], found: &mut Vec<MacMatch>) {
     let settings = key_file::parse(contents);
     let name = last(&settings, "Link", "Name").map(|name| name.value.clone());
@@ -89,6 +98,10 @@ fn link(files: &Files, path: &GuestPath, contents: &[u8], found: &mut Vec<MacMat
         }
     }
     for setting in all(&settings, "Match", "Path") {
+        if setting.value.trim() == "*" {
+            // Whatever hangs on a bus, wherever that is.
+            continue;
+        }
         files.remark(format!(
             "{path} line {} names an adapter by the place where it sits, which is another on other hardware",
             setting.line
@@ -111,6 +124,10 @@ mod tests {
             .file(
                 "/etc/systemd/network/10-a.link",
                 "[Match]\nMACAddress=52:54:00:00:00:02 52:54:00:00:00:03\n[Link]\nName=wan0\n",
+            )
+            .file(
+                "/etc/systemd/network/a.network.d/b.conf",
+                "[Match]\nMACAddress=52:54:00:00:00:04\n",
             );
         let mut mounts = Mounts::new(vec![("v".into(), Box::new(tree))]);
         mounts.mount(&"/".into(), 0).unwrap();
@@ -126,6 +143,7 @@ mod tests {
                 (2, "52:54:00:ab:00:01", Some("eth0")),
                 (2, "52:54:00:00:00:02", Some("wan0")),
                 (2, "52:54:00:00:00:03", Some("wan0")),
+                (2, "52:54:00:00:00:04", None),
             ]
         );
         assert_eq!(

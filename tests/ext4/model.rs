@@ -1,7 +1,7 @@
 //! What a filesystem should hold, in memory; random edits done to both; and comparing.
 
 use rehome::disk::Kind as Kinds;
-use rehome::fs::{Attributes, Edit, FileSystem, Node, ext4::Ext4, mode};
+use rehome::fs::{Attributes, Edit, FileSystem, GuestPath, Node, ext4::Ext4, mode};
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
@@ -182,6 +182,21 @@ impl Model {
         }
     }
 
+    /// Files and links with their contents, by path.
+    pub(crate) fn paths(&self) -> Vec<(GuestPath, &[u8])> {
+        let mut paths = Vec::new();
+        let mut todo = vec![(GuestPath::from("/"), self.root)];
+        while let Some((path, node)) = todo.pop() {
+            match &self.things[&node].kind {
+                Kind::File(contents) | Kind::Link(contents) => paths.push((path, &**contents)),
+                Kind::Directory(names) => {
+                    todo.extend(names.iter().map(|(name, child)| (path.join(name), *child)));
+                }
+            }
+        }
+        paths
+    }
+
     /// The kernel sees all of it.
     pub(crate) fn must_be_at(&self, point: &Path) {
         self.must_be_at_path(self.root, point, &mut HashMap::new());
@@ -292,6 +307,10 @@ impl Model {
             },
             kind & 0o7777,
         );
+        let label = b"security.selinux".to_vec();
+        if let Some(value) = self.things[&directory].extended.get(&label) {
+            thing.extended.insert(label, value.clone());
+        }
         if kind & mode::TYPE == mode::DIRECTORY {
             thing.links = 2;
             self.things.get_mut(&directory).unwrap().links += 1;
@@ -364,7 +383,16 @@ impl Model {
                 }
                 let node = self.create(edit, directory, &name, mode::LINK | 0o777);
                 let length = [1, 20, 59, 60, 61, 300, 1000][random.below(7)];
-                let target: Vec<u8> = (0..length).map(|_| b'a' + random.below(26) as u8).collect();
+                // Components of over 255 bytes are no names, which the witness minds.
+                let target: Vec<u8> = (0..length)
+                    .map(|at| {
+                        if at % 40 == 39 {
+                            b'/'
+                        } else {
+                            b'a' + random.below(26) as u8
+                        }
+                    })
+                    .collect();
                 self.replace(edit, node, target);
             }
             7 => {

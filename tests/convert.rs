@@ -281,7 +281,7 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
                 killed += 1;
             }
             child.wait().unwrap();
-            // Killed between the last rename and the removal of the work folder, it is complete and says so when resumed.
+            // Killed between the last name and the removal of the work folder, it is published again when resumed.
             if (out.exists() && !work.exists()) || killed >= 8 {
                 break;
             }

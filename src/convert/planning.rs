@@ -27,13 +27,29 @@ pub fn make_plan(examined: &mut Examined, target: &Machine, options: &Options) -
     if options.seed == [0; 16] {
         options.seed = examined.seed()?;
     }
-    let mut plan = match examined.choose(options.root.as_deref())? {
+    let guest = if options.as_is {
+        None
+    } else {
+        examined.choose(options.root.as_deref())?
+    };
+    let mut plan = match guest {
         Some(guest) => {
             guest.mount(&mut examined.layer.mounts)?;
             let bindings = matching::match_guest(&guest, &examined.layer.mounts, target)?;
             plan::make(&guest, target, &bindings, &options)
         }
-        None => plan::make_raw(examined.likely_firmware(), target, &options),
+        None => {
+            let mut plan = plan::make_raw(examined.likely_firmware(), target, &options);
+            let unopened = examined.inspection.blockers.iter().cloned();
+            if options.as_is {
+                plan.warnings.extend(unopened);
+            } else {
+                plan.blockers.extend(
+                    unopened.map(|text| format!("{text}; or move the disks as they are with --as-is")),
+                );
+            }
+            plan
+        }
     };
     plan.warnings.extend(examined.warnings.iter().cloned());
     Ok(plan)

@@ -10,10 +10,21 @@ use std::sync::Arc;
 const MOST_NODES: usize = 3000;
 
 /// The bytes as a disk that takes edits.
+#[allow(dead_code, reason = "targets of patches have bases")]
 pub fn overlay(data: &[u8]) -> Arc<dyn Disk> {
     let length = data.len() / 512 * 512;
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new("disk", data[..length].to_vec()));
     Arc::new(Overlay::new(disk, 16 << 20, std::env::temp_dir()))
+}
+
+/// A base with the patches of `data`, as a disk that takes edits. The base itself is never copied.
+#[allow(dead_code, reason = "targets of whole images have no bases")]
+pub fn patched(base: &Arc<dyn Disk>, patches: &[(usize, &[u8])]) -> Arc<dyn Disk> {
+    let overlay = Overlay::new(base.clone(), 16 << 20, std::env::temp_dir());
+    for (at, new) in patches {
+        overlay.write_at(*at as u64, new).expect("a patch within its base");
+    }
+    Arc::new(overlay)
 }
 
 /// Reads all that a small walk finds; errors are answers.

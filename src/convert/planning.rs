@@ -4,6 +4,7 @@ use super::{digest_of, not_json};
 use crate::{
     destination::Destination,
     disk::{Digest, Error, Kind, Result},
+    image::Format,
     job::Job,
     machine::Machine,
     matching,
@@ -103,7 +104,7 @@ pub(super) fn keep(plan: &Plan, destination: &mut dyn Destination) -> Result<()>
     destination.keep(KEPT, &json)
 }
 
-/// What a ledger calls `plan`.
-pub(super) fn digest(plan: &Plan) -> Result<Digest> {
-    digest_of("plan", plan)
+/// What a ledger calls `plan`: with the format, since a container of one format cannot be gone on with in another.
+pub(super) fn digest(plan: &Plan, format: Format) -> Result<Digest> {
+    digest_of("plan", &(plan, format))
 }

@@ -33,7 +33,9 @@ pub(super) fn unpack(compression: Compression, packed: &[u8], size: usize) -> Re
         }
         Compression::Zstd => {
             let failed = |error: std::io::Error| Flaw::Compressed(error.to_string());
-            let mut stream = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?.single_frame();
+            let mut stream = zstd::stream::read::Decoder::with_buffer(packed)
+                .map_err(failed)?
+                .single_frame();
             stream.window_log_max(LARGEST_WINDOW).map_err(failed)?;
             stream.read_exact(&mut cluster).map_err(failed)?;
         }

@@ -90,6 +90,10 @@ fn replay_and_compare(image: &Path) -> Vec<String> {
         if superblock {
             // Compared but for state, times and the like: what says how the filesystem is laid out.
             let at = 1024 - (block * size) as usize;
+            // That the orphan file may be in use: e2fsck looks into it later.
+            for superblock in [&mut a, &mut b] {
+                superblock[at + 0x66] &= !1;
+            }
             for field in [0x0..0xc, 0x14..0x2c, 0x38..0x3a, 0x4c..0x78, 0xe0..0xf0] {
                 let field = at + field.start..at + field.end;
                 assert_eq!(a[field.clone()], b[field.clone()], "superblock {field:?}");
@@ -269,7 +273,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = run("umount", &[self.0.to_str().unwrap()]);
+        // Lazily: files may be held open, which is the point of a test.
+        let _ = run("umount", &["-l", self.0.to_str().unwrap()]);
     }
 }
 
@@ -598,8 +603,12 @@ fn the_damaged_images_of_e2fsprogs() {
             eprintln!("{name}: {said:?}");
             replayed += 1;
         } else if name.starts_with("f_orphan") {
-            // Damaged in other ways too.
-            eprintln!("{name}: {:?}", open(&image).map(|fs| fs.recovered()));
+            let said = open(&image).unwrap().recovered();
+            // One of them is damaged in another way, and has no orphan.
+            assert_eq!(said.is_empty(), name == "f_orphan_dotdot_ft", "{name}");
+            if !said.is_empty() {
+                fsck(&image);
+            }
         }
     }
     assert_eq!((replayed, refused), (9, 8));
@@ -643,13 +652,13 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
     let folder = tempfile::tempdir().unwrap();
     let image = make(
         folder.path(),
-        8,
+        4,
         &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^64bit"],
     );
     let first = payload(folder.path(), 1024, 3, 1);
     debugfs(
         &image,
-        &format!("jo\njw -b 5000,5001,5002 {first}\njw -r 5001\njw -b 5003 {first}\njc\n"),
+        &format!("jo\njw -b 3000,3001,3002 {first}\njw -r 3001\njw -b 3003 {first}\njc\n"),
     );
     let whole = std::fs::read(&image).unwrap();
     let journal = must("debugfs", &["-R", "blocks <8>", image.to_str().unwrap()]);
@@ -666,7 +675,7 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
         seed as usize
     };
     let (mut good, mut bad) = (0, 0);
-    for _ in 0..1500 {
+    for _ in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..=next() % 3 {
             // Mostly where the fields are.
@@ -683,5 +692,39 @@ fn a_journal_of_noise_ends_in_an_error_or_in_a_filesystem() {
             }
         }
     }
-    assert!(good > 100 && bad > 100, "{good} {bad}");
+    assert!(good > 40 && bad > 40, "{good} {bad}");
+}
+
+#[test]
+fn a_filesystem_that_another_host_may_have_mounted_is_left_alone() {
+    if !may_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 64, &["-t", "ext4", "-O", "mmp"]);
+    let copy = power_cut(&image, "rw", |point| {
+        std::fs::write(point.join("file"), b"x").unwrap()
+    });
+    let before = std::fs::read(&copy).unwrap();
+    let error = open(&copy).map(drop).unwrap_err();
+    assert!(error.to_string().contains("multiple mount protection"), "{error}");
+    assert!(before == std::fs::read(&copy).unwrap());
+}
+
+#[test]
+fn an_error_that_only_the_journal_knows_of_forbids_edits() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 16, &["-t", "ext3", "-b", "1024"]);
+    assert!(open(&image).unwrap().edit().is_ok());
+    let journal = must("debugfs", &["-R", "blocks <8>", image.to_str().unwrap()]);
+    let first: u64 = journal.split_whitespace().next().unwrap().parse().unwrap();
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&5_u32.to_be_bytes(), first * 1024 + 0x20)
+        .unwrap();
+    let error = open(&image).unwrap().edit().map(drop).unwrap_err();
+    assert_eq!(error.kind, rehome::disk::Kind::Unsafe);
+    assert!(
+        error.to_string().contains("journal has noted an error"),
+        "{error}"
+    );
 }

@@ -52,7 +52,7 @@ pub(super) struct Arguments {
     resume: bool,
 
     /// After so many bytes written make all of it durable: what a break costs at most
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     checkpoint: u64,
 
     /// Read the destination back and compare it

@@ -30,7 +30,8 @@ impl std::fmt::Debug for Detected {
     }
 }
 
-/// Opens what `disk` holds. A journal may be replayed into it: give an overlay.
+/// Opens what `disk` holds. A journal may be replayed into it and orphans removed: give an overlay, and throw it away
+/// after an error, which may have come in the middle of that.
 ///
 /// # Errors
 /// Those of opening, where the kind is known: an ext4 that is damaged, unsafe or too new is an error, not unknown.

@@ -68,6 +68,28 @@ pub fn boot(
     on_line: &mut dyn FnMut(&str) -> bool,
 ) -> Result<BootReport, QemuError> {
     let accelerator = options.accelerator.settled();
+    if options.accelerator == Accelerator::Detect && accelerator == Accelerator::Kvm {
+        let report = attempt(machine, options, accelerator, Some(KVM_PATIENCE), on_line)?;
+        if report.verdict != Verdict::Silent {
+            return Ok(report);
+        }
+        on_line("(nothing from a kernel under KVM: the guest is started again under QEMU's translator)");
+        return attempt(machine, options, Accelerator::Tcg, None, on_line);
+    }
+    attempt(machine, options, accelerator, None, on_line)
+}
+
+/// There are machines where KVM runs the firmware and then hangs. A kernel speaks long before this.
+const KVM_PATIENCE: Duration = Duration::from_secs(25);
+
+/// One start. With `patience`, it counts as silent if no line of a kernel has come after so long.
+fn attempt(
+    machine: &VirtualMachine,
+    options: &BootOptions,
+    accelerator: Accelerator,
+    patience: Option<Duration>,
+    on_line: &mut dyn FnMut(&str) -> bool,
+) -> Result<BootReport, QemuError> {
     let memory_mib = options.memory_mib.unwrap_or(machine.memory_mib.min(1024));
     let processors = options.processors.unwrap_or(machine.processors.clamp(1, 2));
     let command = command::command(machine, accelerator, memory_mib, processors)?;
@@ -83,8 +105,16 @@ pub fn boot(
         stopped: false,
     };
     let mut ended = false;
+    let impatient = patience
+        .and_then(|patience| begin.checked_add(patience))
+        .unwrap_or(deadline);
     loop {
-        let until = watcher.verdict.map_or(deadline, |(_, decided)| {
+        let undecided = if watcher.only_early_lines {
+            impatient.min(deadline)
+        } else {
+            deadline
+        };
+        let until = watcher.verdict.map_or(undecided, |(_, decided)| {
             decided.checked_add(EXPLANATION).unwrap_or(decided)
         });
         let Some(bytes) = running.read_until(until) else {

@@ -137,6 +137,24 @@ pub(super) fn inherit(default: &[u8], mode: u32) -> Result<(Option<Vec<u8>>, u32
     Ok(((!plain).then(|| encode_disk(&entries)), mode))
 }
 
+/// The list with the permissions of a new mode (as `posix_acl_chmod` of the kernel): the group's bits go to the mask,
+/// where there is one.
+pub(super) fn with_mode(list: &[u8], mode: u32) -> Result<Vec<u8>, Ext4Error> {
+    let mut entries = parse_disk(list)?;
+    let has_mask = entries.iter().any(|entry| entry.tag == tag::MASK);
+    for entry in &mut entries {
+        let shift = match entry.tag {
+            tag::OWNER => 6,
+            tag::MASK => 3,
+            tag::GROUP_OWNER if !has_mask => 3,
+            tag::OTHER => 0,
+            _ => continue,
+        };
+        entry.permissions = u16::try_from(mode >> shift & 7).unwrap_or(0);
+    }
+    Ok(encode_disk(&entries))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,6 +83,9 @@ impl Ext4 {
                     .to_owned(),
             ));
         }
+        if journaled {
+            super::journal::check(self)?;
+        }
         self.check_mounted_elsewhere()
     }
 

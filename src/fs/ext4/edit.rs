@@ -6,7 +6,7 @@ use super::{
     directory_edit::NewEntry,
     error::Ext4Error,
     inode::{Inode, ROOT, Stamp},
-    xattr::split_name,
+    xattr::{Attribute, Value, split_name},
 };
 use crate::fs::{Attributes, Edit, Node, Result, mode};
 use std::io::Read;
@@ -100,7 +100,9 @@ impl Ext4 {
     }
 
     fn must_be_ours(&self, inode: &Inode) -> Result<()> {
-        if inode.number == ROOT || inode.number >= self.superblock.first_inode {
+        let reserved =
+            inode.number < self.superblock.first_inode || inode.number == self.superblock.orphan_file_inode;
+        if inode.number == ROOT || !reserved {
             return Ok(());
         }
         Err(self.fault(Ext4Error::Unsupported(format!(
@@ -150,6 +152,23 @@ impl Ext4 {
         };
         self.redirect_entry(directory, new)?;
         self.drop_name(directory, target)
+    }
+
+    /// An access control list says what the mode says, as after `chmod(2)`.
+    fn list_follows_mode(&mut self, inode: &mut Inode) -> Result<()> {
+        let attributes = self.attributes_of(inode)?;
+        let list = attributes
+            .iter()
+            .find(|attribute| attribute.prefix == ACCESS_LIST);
+        if let Some(Attribute {
+            value: Value::Here(list),
+            ..
+        }) = list
+        {
+            let list = acl::with_mode(list, inode.mode()).map_err(|e| self.in_inode(inode.number, e))?;
+            self.set_attribute(inode, ACCESS_LIST, b"", Some(&list))?;
+        }
+        Ok(())
     }
 
     /// A mode that agrees with an access control list.
@@ -335,7 +354,8 @@ impl Edit for Ext4 {
         self.must_be_ours(&inode)?;
         self.touch(&mut inode, &[Stamp::Changed]);
         if let Some(mode) = new.mode {
-            inode.set_mode(inode.mode() & mode::TYPE | mode & !mode::TYPE & 0o7777);
+            inode.set_mode(inode.mode() & mode::TYPE | mode & 0o7777);
+            self.list_follows_mode(&mut inode)?;
         }
         if let Some(owner) = new.owner {
             inode.set_owner(owner);

@@ -147,9 +147,7 @@ impl Ext4 {
         bitmap: &[u8],
         each: &mut dyn FnMut(Range<u64>) -> Result<()>,
     ) -> Result<()> {
-        if let Some(seed) = self.superblock.checksums.metadata_seed()
-            && !self.changed_groups.contains_key(&group)
-        {
+        if let Some(seed) = self.superblock.checksums.metadata_seed() {
             let length = usize::try_from(self.superblock.clusters_per_group / 8).unwrap_or(usize::MAX);
             let computed = crc32c(seed, bitmap.get(..length).unwrap_or_default());
             if descriptor.stored_width(computed) != descriptor.block_bitmap_checksum {
@@ -177,7 +175,8 @@ impl Ext4 {
         each(self.byte(run.start)..self.byte(run.end))
     }
 
-    /// Calls `each` with every inode in use that is a regular file, reserved ones left out.
+    /// Calls `each` with every inode in use that is a regular file; those that hold the filesystem's own things
+    /// are left out.
     fn each_file(&self, each: &mut dyn FnMut(&Inode) -> Result<()>) -> Result<()> {
         let size = usize::from(self.superblock.inode_size);
         for group in 0..self.superblock.groups {
@@ -199,7 +198,10 @@ impl Ext4 {
                 self.disk.read_at(start.saturating_add(at), &mut table)?;
                 for bytes in table.chunks_exact(size) {
                     number = number.saturating_add(1);
-                    if number >= self.superblock.first_inode && is_used_file(bytes) {
+                    if number >= self.superblock.first_inode
+                        && number != self.superblock.orphan_file_inode
+                        && is_used_file(bytes)
+                    {
                         let inode = Inode::parse(bytes, number, self.superblock.checksums)
                             .map_err(|e| self.in_inode(number, e))?;
                         each(&inode)?;

@@ -124,30 +124,30 @@ impl Ext4 {
     /// filesystems, since flex groups lie together.
     pub(super) fn fixed_metadata(&self) -> Result<Vec<Range<u64>>> {
         let table = table_blocks(&self.superblock);
-        let mut zones: Vec<Range<u64>> = Vec::new();
-        let mut add = |zone: Range<u64>| match zones.last_mut() {
+        let add = |zones: &mut Vec<Range<u64>>, zone: Range<u64>| match zones.last_mut() {
             Some(last) if last.end == zone.start => last.end = zone.end,
             _ if zone.is_empty() => {}
             _ => zones.push(zone),
         };
-        if self.superblock.first_data_block > 0 {
-            add(0..u64::from(self.superblock.first_data_block));
-        }
+        let mut zones: Vec<Range<u64>> = Vec::new();
+        add(&mut zones, 0..u64::from(self.superblock.first_data_block));
+        // Each kind by itself: with flex_bg the bitmaps and tables of neighbours lie side by side.
+        let mut kinds: [Vec<Range<u64>>; 3] = Default::default();
         for group in 0..self.superblock.groups {
             let start = self.superblock.group_start(group);
-            add(start..start + self.superblock.copies(group));
-        }
-        // One kind after the other: with flex_bg each kind is in runs of its own.
-        for kind in 0..3 {
-            for group in 0..self.superblock.groups {
-                let descriptor = self.descriptor(group)?;
-                let (start, length) = match kind {
-                    0 => (descriptor.block_bitmap, 1),
-                    1 => (descriptor.inode_bitmap, 1),
-                    _ => (descriptor.inode_table, table),
-                };
-                add(start..start + length);
+            add(&mut zones, start..start + self.superblock.copies(group));
+            let descriptor = self.descriptor(group)?;
+            let places = [
+                descriptor.block_bitmap..descriptor.block_bitmap + 1,
+                descriptor.inode_bitmap..descriptor.inode_bitmap + 1,
+                descriptor.inode_table..descriptor.inode_table + table,
+            ];
+            for (kind, place) in kinds.iter_mut().zip(places) {
+                add(kind, place);
             }
+        }
+        for zone in &kinds {
+            zones.extend_from_slice(zone);
         }
         zones.sort_by_key(|zone| zone.start);
         let mut merged: Vec<Range<u64>> = Vec::with_capacity(zones.len());

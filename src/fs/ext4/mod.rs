@@ -76,6 +76,7 @@ impl Ext4 {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
         let mut ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
         if ext4.superblock.needs_recovery() {
+            ext4.check_mounted_elsewhere()?;
             let said = journal::recover(&ext4)?;
             ext4 = Self::over(disk.clone(), read_superblock(&*disk)?);
             ext4.recovered.extend(said);
@@ -193,10 +194,19 @@ impl Ext4 {
         disk::field::bytes_at(&bytes, at, usize::from(self.superblock.inode_size))
             .map_err(Ext4Error::from)
             .and_then(|bytes| Inode::parse(bytes, number, self.superblock.checksums))
+            .and_then(|inode| self.with_possible_size(inode))
             .map_err(|e| {
                 self.in_inode(number, e)
                     .at(self.byte(block).saturating_add(at as u64))
             })
+    }
+
+    /// Block numbers of files have 32 bits, whatever the map.
+    fn with_possible_size(&self, inode: Inode) -> error::Parsed<Inode> {
+        if inode.size() > self.byte(1 << 32) {
+            return Err(Ext4Error::damaged(format!("its size is {}", inode.size())));
+        }
+        Ok(inode)
     }
 
     /// The inode of a node that is in use.

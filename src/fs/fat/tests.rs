@@ -1,6 +1,6 @@
 //! Judged by fsck.fat and mtools.
 
-use super::*;
+use super::{allocation_table::Link, *};
 use crate::disk::FileDisk;
 use proptest::prelude::*;
 use std::{
@@ -333,21 +333,20 @@ fn a_volume_that_was_left_mounted_is_checked_and_then_clean() {
     }
 }
 
-use super::allocation_table::Link;
-
 #[test]
 fn damage_is_never_edited() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     std::fs::write(&source, bytes(5000, 1)).unwrap();
-    let damage: [(&str, fn(&FatFileSystem, u32, u32)); 6] = [
+    type Harm = fn(&FatFileSystem, u32, u32);
+    let damage: [(&str, Harm); 6] = [
         ("loop", |fat, a, _| {
             let second = fat.next(a).unwrap().unwrap();
             fat.table.set(second, Link::Next(a)).unwrap();
         }),
         ("cross-link", |fat, a, b| fat.table.set(a, Link::Next(b)).unwrap()),
         ("into nowhere", |fat, a, _| {
-            fat.table.set(a, Link::Next(0x0fff_0000)).unwrap()
+            fat.table.set(a, Link::Next(0x0fff_0000)).unwrap();
         }),
         ("into free space", |fat, a, _| {
             fat.table.set(a, Link::Free).unwrap()
@@ -408,7 +407,7 @@ fn other_things_are_not_taken_for_fat() {
 #[test]
 fn a_truncated_image_and_lying_boot_sectors_are_errors_not_panics() {
     let folder = tempfile::tempdir().unwrap();
-    let path = make(folder.path(), "f", 40960, &["-F", "32", "-s", "1"]);
+    let path = make(folder.path(), "f", 1200, &["-F", "32", "-s", "1"]);
     let whole = std::fs::read(&path).unwrap();
     let try_open = |bytes: Vec<u8>| {
         let disk: Arc<dyn Disk> = Arc::new(crate::disk::MemoryDisk::new("m", bytes));
@@ -425,8 +424,7 @@ fn a_truncated_image_and_lying_boot_sectors_are_errors_not_panics() {
     assert!(error.to_string().contains("cut short"), "{error}");
     for at in 11..90 {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
-            let mut bytes = whole.get(..1 << 20).unwrap().to_vec();
-            bytes.resize(whole.len(), 0);
+            let mut bytes = whole.clone();
             bytes[at] = value;
             try_open(bytes);
         }
@@ -557,5 +555,164 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let (name, kib, options) = SHAPES[shape];
         play(&make(folder.path(), name, kib.max(4000), options), &actions);
+    }
+}
+
+/// Writes what `xxd` showed of an image to `path`.
+fn from_xxd(listing: &str, path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(path).unwrap();
+    for line in listing.lines() {
+        // A star stands for more zeros.
+        let Some((offset, rest)) = line.split_once(": ") else {
+            continue;
+        };
+        let offset = u64::from_str_radix(offset, 16).unwrap();
+        let digits: Vec<u8> = rest
+            .split("  ")
+            .next()
+            .unwrap()
+            .bytes()
+            .filter(u8::is_ascii_hexdigit)
+            .collect();
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        file.write_all_at(&bytes, offset).unwrap();
+    }
+}
+
+#[test]
+fn the_reference_images_of_dosfstools_can_be_edited() {
+    let Some(samples) = std::env::var_os("REHOME_SAMPLES").map(PathBuf::from) else {
+        eprintln!("skipped: REHOME_SAMPLES is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    let mut seen = 0;
+    for entry in samples.join("fs/dosfstools").read_dir().unwrap() {
+        let sample = entry.unwrap().path();
+        from_xxd(&std::fs::read_to_string(&sample).unwrap(), &path);
+        let clean = run("fsck.fat", &["-n", path.to_str().unwrap()]).status.success();
+        let before = std::fs::metadata(&path).unwrap().len();
+        let disk = FileDisk::open_writable(&path).unwrap();
+        let mut fat = FatFileSystem::open(Arc::new(disk))
+            .unwrap_or_else(|e| panic!("{sample:?}: {e}"))
+            .unwrap();
+        let free = fat.free_bytes().unwrap();
+        match fat.edit() {
+            Ok(edit) => {
+                let node = edit
+                    .create(edit.root(), b"a new file of ours.txt", mode::FILE)
+                    .unwrap();
+                edit.replace(node, &mut &bytes(10_000.min(free as usize), 1)[..])
+                    .unwrap();
+                edit.commit().unwrap();
+                if clean {
+                    fsck(&path);
+                }
+                seen += 1;
+            }
+            Err(error) => assert!(
+                !clean && error.to_string().contains("fsck.fat"),
+                "{sample:?}: {error}"
+            ),
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), before);
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+/// A small volume with some files, in memory.
+fn small_image(folder: &Path, options: &[&str], kib: u32) -> Vec<u8> {
+    let path = make(folder, &format!("small-{}", options[1]), kib, options);
+    let mut fat = open(&path);
+    let edit = fat.edit().unwrap();
+    let sub = edit
+        .create(edit.root(), b"a directory with a long name", mode::DIRECTORY)
+        .unwrap();
+    for index in 0..6 {
+        let node = edit
+            .create(sub, format!("some file {index}").as_bytes(), mode::FILE)
+            .unwrap();
+        edit.replace(node, &mut &bytes(index * 900, index)[..]).unwrap();
+    }
+    edit.commit().unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// Everything that can be done to a volume, whatever it says.
+fn exercise(bytes: Vec<u8>) -> bool {
+    let disk: Arc<dyn Disk> = Arc::new(crate::disk::MemoryDisk::new("noise", bytes));
+    let Ok(Some(mut fat)) = FatFileSystem::open(disk) else {
+        return false;
+    };
+    let mut waiting = vec![fat.root()];
+    let mut buffer = [0; 3000];
+    for _ in 0..40 {
+        let Some(node) = waiting.pop() else { break };
+        let _ = fat.list(node, &mut |_, node| {
+            waiting.push(node);
+            true
+        });
+        let _ = fat.attributes(node);
+        let _ = fat.read_at(node, 100, &mut buffer);
+    }
+    let _ = fat.free(&mut |_| Ok(()));
+    let _ = fat.data_runs(&mut |_, _| Ok(()));
+    let Ok(edit) = fat.edit() else { return false };
+    let root = edit.root();
+    let made = edit.create(root, b"Another long name", mode::FILE);
+    let _ = made.and_then(|node| edit.replace(node, &mut &[7; 5000][..]));
+    if let Ok(Some(sub)) = edit.lookup(root, b"a directory with a long name") {
+        let _ = edit.rename((sub, b"some file 3"), (root, b"moved"));
+        let _ = edit.remove(sub, b"some file 4");
+        let made = edit.create(sub, b"deeper", mode::DIRECTORY);
+        let _ = made.and_then(|node| edit.create(node, b"x", mode::FILE));
+        let _ = edit.rename((root, b"a directory with a long name"), (root, b"b"));
+    }
+    edit.commit().is_ok()
+}
+
+#[test]
+fn noise_ends_in_an_error_or_in_an_edit_and_never_in_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut seed = 1_u32;
+    let mut next = || {
+        // Marsaglia's xorshift.
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        seed as usize
+    };
+    for (options, kib) in [
+        (&["-F", "12"][..], 320),
+        (&["-F", "16", "-s", "1"][..], 4400),
+        (&["-F", "32", "-s", "1"][..], 320),
+    ] {
+        let whole = small_image(folder.path(), options, kib);
+        let disk: Arc<dyn Disk> = Arc::new(crate::disk::MemoryDisk::new("m", whole.clone()));
+        let boot = FatFileSystem::open(disk).unwrap().unwrap().boot;
+        // The boot sector, the table, the directories.
+        let places = [
+            (0, 90),
+            (boot.table_start, 80),
+            (boot.table_start + boot.table_length, 80),
+            (boot.fixed_root.start.max(512), 200),
+            (boot.data_start, 2000),
+        ];
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..400 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next() % 2 {
+                let (start, length) = places[next() % places.len()];
+                let at = start as usize + next() % length;
+                bytes[at] = [0, 1, 5, 0xe5, 0x7f, 0x80, 0xff, next() as u8][next() % 8];
+            }
+            if exercise(bytes) { good += 1 } else { bad += 1 }
+        }
+        assert!(good > 20 && bad > 20, "{good} {bad}");
     }
 }

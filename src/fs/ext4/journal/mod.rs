@@ -77,6 +77,19 @@ pub(super) fn recover(ext4: &Ext4) -> Result<Vec<String>> {
     Ok(said)
 }
 
+/// Fails if the kernel could not open the journal of a clean filesystem, or would flag errors on doing so.
+pub(super) fn check(ext4: &Ext4) -> Result<()> {
+    let inode = ext4.inode(ext4.superblock.journal_inode)?;
+    let log = Log::open(ext4, &inode)?;
+    if log.superblock.error == 0 {
+        return Ok(());
+    }
+    Err(ext4.fault(Ext4Error::Unsafe(
+        "its journal has noted an error that the guest's kernel met; run `e2fsck -f` on a copy and move that"
+            .to_owned(),
+    )))
+}
+
 /// Says in the superblock, which may have been replayed itself, that the journal is empty.
 fn finish(ext4: &Ext4, error: bool) -> Result<()> {
     let mut replayed = Ext4::over(ext4.disk.clone(), read_superblock(&*ext4.disk)?);

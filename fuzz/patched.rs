@@ -54,7 +54,9 @@ pub fn patches<'a>(bases: &'static [Base], data: &'a [u8]) -> Option<(&'static B
     while let [low, high, place, after @ ..] = rest {
         let line = usize::from(u16::from_le_bytes([*low, *high])) % base.lines.len().max(1);
         let at = base.lines.get(line)? + usize::from(*place & 63);
-        let length = (1 << (*place >> 6)).min(base.bytes.len().saturating_sub(at));
+        // The last line may be short.
+        let at = at.min(base.bytes.len());
+        let length = (1 << (*place >> 6)).min(base.bytes.len() - at);
         let Some(new) = after.get(..length) else {
             break;
         };

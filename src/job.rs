@@ -9,7 +9,7 @@ pub struct Source {
     /// The disks, in the order in which the old machine had them.
     pub disks: Vec<PathBuf>,
     /// `--source-format`: wins over what the bytes look like.
-    pub format: Option<String>,
+    pub format: Option<Format>,
     /// `--sector-size`: logical sector in bytes where the file cannot say it (512 unless a table tells otherwise).
     pub sector_size: Option<u32>,
     /// `--overlay-memory`: how many bytes of changes are held in memory before they go to a temporary file.

@@ -2,6 +2,7 @@
 //! into a system begins here.
 
 use crate::{
+    destination,
     disk::{self, Digest, Disk, Error, Kind, Overlay, Recorder},
     fs::{
         FileSystem, Identity, Mounts,
@@ -13,7 +14,7 @@ use crate::{
     job::Source,
     machine::Firmware,
     output::{Report, SourceFacts, VolumeFacts},
-    volume::{Partition, Scan, TableKind, Volume, scan},
+    volume::{Scan, Volume, scan},
 };
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
@@ -79,8 +80,7 @@ impl Opened {
     /// # Errors
     /// Those of the disks; `Unsupported` for a format that is not known.
     pub fn open(source: &Source) -> disk::Result<Self> {
-        let named = source.format.as_deref().map(str::parse::<Format>).transpose();
-        let named = named.map_err(|text| Error::new(Kind::Unsupported, "--source-format", text))?;
+        let named = source.format;
         let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
         let mut formats = Vec::new();
         for path in &source.disks {
@@ -156,6 +156,14 @@ impl Opened {
             .collect();
         let mut warnings = layer.scan.warnings.clone();
         warnings.extend(twins(&volumes));
+        for path in self.paths() {
+            if let Some(use_of_it) = destination::in_use(path) {
+                let place = path.display();
+                warnings.push(format!(
+                    "{place} {use_of_it}: a system that runs changes while it is read, and the copy may be a mixture"
+                ));
+            }
+        }
         let others = layer.others();
         let inspection = guest::inspect(&layer.disks, &layer.scan, &mut layer.mounts, &others)?;
         warnings.extend(inspection.remarks.iter().cloned());
@@ -302,7 +310,8 @@ impl Layer {
 
     /// What lies on disk `index` between its partitions and behind the last of them. Not in it: what is before the first
     /// (a boot loader may live there) and the last MiB (the backup table, and the labels of disk arrays). None on a disk
-    /// with logical partitions, whose table is a chain of sectors between them.
+    /// whose table may name more than was found: with an extended partition, whose table is a chain of sectors between
+    /// the logical ones, with a hybrid MBR, or where the scan had something to warn of.
     pub fn gaps(&self, index: usize) -> Vec<Range<u64>> {
         const TAIL: u64 = 1 << 20;
         let Some(disk) = self.disks.get(index) else {
@@ -319,16 +328,7 @@ impl Layer {
             .filter(|partition| partition.disk == index)
             .map(|partition| partition.offset..partition.offset.saturating_add(partition.length))
             .collect();
-        let has_logical = |partition: &Partition| partition.disk == index && partition.number > 4;
-        let is_mbr = self.scan.tables.get(index) == Some(&Some(TableKind::Mbr));
-        if is_mbr
-            && self
-                .scan
-                .volumes
-                .iter()
-                .filter_map(|volume| volume.partition.as_ref())
-                .any(has_logical)
-        {
+        if !self.scan.warnings.is_empty() || !self.table_is_plain(disk) {
             return Vec::new();
         }
         partitions.sort_by_key(|range| range.start);
@@ -344,7 +344,71 @@ impl Layer {
     }
 }
 
+impl Layer {
+    /// The first sector names nothing but primary partitions, or nothing but a GPT (partition types of the MBR: 05, 0F and
+    /// 85 are extended partitions, EE protects a GPT).
+    fn table_is_plain(&self, disk: &Arc<dyn Disk>) -> bool {
+        let mut record = [0; 512];
+        if disk.read_at(0, &mut record).is_err() {
+            return false;
+        }
+        let types: Vec<u8> = record
+            .get(446..510)
+            .unwrap_or_default()
+            .chunks(16)
+            .filter_map(|entry| entry.get(4).copied())
+            .collect();
+        let protective = types.contains(&0xee);
+        types.iter().all(|kind| match kind {
+            0 | 0xee => true,
+            0x05 | 0x0f | 0x85 => false,
+            _ => !protective,
+        })
+    }
+
+    /// Does `volume` share bytes with another? Then what one calls free may be the other's data.
+    pub fn overlaps(&self, volume: &Volume) -> bool {
+        let range = |volume: &Volume| {
+            volume
+                .partition
+                .as_ref()
+                .map(|p| (p.disk, p.offset, p.offset.saturating_add(p.length)))
+        };
+        let Some((disk, start, end)) = range(volume) else {
+            return false;
+        };
+        self.scan
+            .volumes
+            .iter()
+            .filter(|other| other.id != volume.id)
+            .filter_map(range)
+            .any(|(other_disk, other_start, other_end)| {
+                other_disk == disk && other_start < end && start < other_end
+            })
+    }
+}
+
 impl Examined {
+    /// Digest of what a plan rests on beside the guest: sizes, tables, volumes; and of which program made it.
+    ///
+    /// # Errors
+    /// None in practice: the facts can be written as JSON.
+    pub fn digest(&self) -> disk::Result<Digest> {
+        let disks: Vec<_> = self
+            .sources
+            .iter()
+            .map(|source| (source.size, source.sector_size, source.table))
+            .collect();
+        let facts = (
+            env!("CARGO_PKG_VERSION"),
+            disks,
+            &self.volumes,
+            &self.inspection.blockers,
+        );
+        let json = serde_json::to_vec(&facts).map_err(|error| Error::io("facts", error.into()))?;
+        Ok(Digest::of(&json))
+    }
+
     /// Puts what was found into `report`.
     pub fn describe(&self, report: &mut Report) {
         report.sources.clone_from(&self.sources);

@@ -80,6 +80,12 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         );
         wrong_usage("convert", text);
     }
+    if device && arguments.format == Some(Format::Qcow2) {
+        wrong_usage(
+            "convert",
+            "a block device holds a raw disk: leave -O out, or say -O raw",
+        );
+    }
     let job = Job {
         source: arguments.source.source(),
         to: arguments.planning.to.clone(),

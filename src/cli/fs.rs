@@ -268,8 +268,8 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
     if !found.attributes.is_file() {
         return Err(format!("{path}: is no regular file").into());
     }
-    io::copy(&mut mounts.open_found(&found)?, out)?;
-    out.flush()?;
+    let mut file = mounts.open_found(&found)?;
+    super::unless_closed(io::copy(&mut file, out).and_then(|_| out.flush()))?;
     Ok(Outcome::Done)
 }
 

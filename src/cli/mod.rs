@@ -79,7 +79,6 @@ pub fn run() -> ExitCode {
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Blocked) => ExitCode::from(3),
         Ok(Outcome::Different) => ExitCode::from(4),
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&*error);
             ExitCode::from(1)
@@ -87,11 +86,12 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// `rehome … | head` is no failure.
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+/// `rehome … | head` is no failure, and changes no exit code: nobody reads on.
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 fn complain(error: &(dyn Error + Send + Sync + 'static)) {
@@ -127,17 +127,18 @@ fn wrong_usage(subcommand: &str, message: impl std::fmt::Display) -> ! {
 /// A result as JSON on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
-    out.flush()?;
+    let written = serde_json::to_writer_pretty(&mut out, value)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out))
+        .and_then(|()| out.flush());
+    unless_closed(written)?;
     Ok(Outcome::Done)
 }
 
 /// A result for people on stdout.
 fn print_text(value: &impl std::fmt::Display) -> Result {
     let mut out = io::stdout().lock();
-    write!(out, "{value}")?;
-    out.flush()?;
+    unless_closed(write!(out, "{value}").and_then(|()| out.flush()))?;
     Ok(Outcome::Done)
 }
 

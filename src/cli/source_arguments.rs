@@ -1,6 +1,6 @@
 //! The words by which every subcommand names its disks.
 
-use crate::job::Source;
+use crate::{image::Format, job::Source};
 use std::path::PathBuf;
 
 /// SRC... and how to read it.
@@ -19,7 +19,7 @@ pub(crate) struct SourceArguments {
 pub(crate) struct ReadingArguments {
     /// Format of the disks (raw, qcow2); without it files are recognised by their first bytes, and block devices are raw
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) source_format: Option<String>,
+    pub(crate) source_format: Option<Format>,
 
     /// Logical sector size of the disks in bytes, where a file cannot tell
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
@@ -46,7 +46,7 @@ impl ReadingArguments {
     pub(crate) fn source(&self, disks: Vec<PathBuf>) -> Source {
         Source {
             disks,
-            format: self.source_format.clone(),
+            format: self.source_format,
             sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),

@@ -67,7 +67,7 @@ fn open_afresh(volume: &Volume) -> Result<Box<dyn FileSystem>> {
 /// for each disk how many bytes that are.
 pub(super) fn discard_free(layer: &Layer) -> Result<Vec<u64>> {
     let mut discarded = vec![0_u64; layer.disks.len()];
-    for (volume, contents) in layer.volumes() {
+    for (volume, contents) in layer.volumes().filter(|(volume, _)| !layer.overlaps(volume)) {
         let mut bytes = 0_u64;
         let mut discard = |range: Range<u64>| {
             bytes = bytes.saturating_add(range.end.saturating_sub(range.start));

@@ -6,7 +6,7 @@ use crate::{
     fs::{FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View, mode},
     job::Source,
     rewrite,
-    source::{Examined, Layer, Opened},
+    source::{Examined, Found, Layer, Opened},
     watch::Watch,
 };
 use std::{
@@ -92,6 +92,16 @@ pub fn mend(
     let opened = Opened::open(source)?;
     let mut examined = opened.examine()?;
     mount_tree(&mut examined, volume)?;
+    for (swap_volume, contents) in examined.layer.volumes() {
+        if let Found::Swap(swap) = &contents.found
+            && let Some(who) = swap.hibernated()
+        {
+            let text = format!(
+                "holds a system that {who} put to sleep: wake it and shut it down before its files are changed"
+            );
+            return Err(Error::new(Kind::Unsafe, &*swap_volume.id, text));
+        }
+    }
     let writable = Writable::open(&opened, source)?;
     let mut edited = Layer::on(writable.disks())?;
     let guest = examined

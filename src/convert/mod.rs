@@ -27,6 +27,9 @@ use crate::{
 use products::Products;
 use stages::Stages;
 
+/// Name under which a destination keeps why a run is not to be gone on with.
+const DIFFERENT: &str = "different";
+
 /// How a conversion ended.
 #[derive(Debug)]
 pub enum Converted {
@@ -59,6 +62,15 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     } else {
         Some(products.open_destination(job)?)
     };
+    if let Some(destination) = &destination
+        && let Some(why) = destination.kept(DIFFERENT)?
+    {
+        let text = format!(
+            "cannot be gone on with: {}; remove the work folder beside it and start again",
+            String::from_utf8_lossy(&why)
+        );
+        return Err(Error::new(Kind::Unsafe, job.out.display().to_string(), text));
+    }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
     report.plan = Some(plan.clone());
     if !plan.blockers.is_empty() {
@@ -98,7 +110,14 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         report.disks.push(written);
     }
     report.stages = stages.end();
+    if copy::source_identity(&opened.paths())? != source_digest {
+        destination.keep(DIFFERENT, b"the source has changed")?;
+        let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
+                    writes to it, remove the work folder beside OUT and start again";
+        return Err(Error::new(Kind::Unsafe, "the source", text));
+    }
     if job.verify && !report.disks.iter().all(|disk| disk.verified) {
+        destination.keep(DIFFERENT, b"what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
     products.add_definition(&plan, &mut *destination)?;

@@ -53,6 +53,7 @@ pub fn make_plan(examined: &mut Examined, target: &Machine, options: &Options) -
         }
     };
     plan.warnings.extend(examined.warnings.iter().cloned());
+    plan.facts = digest_of("facts", &(plan.facts, examined.digest()?))?;
     Ok(plan)
 }
 
@@ -89,6 +90,7 @@ pub(super) fn plan_of_job(
         );
         return Err(Error::new(Kind::Unsupported, place, text));
     }
+    must_agree(&job.options, &saved.options, &place)?;
     let fresh = make_plan(examined, target, &saved.options)?;
     if fresh.facts != saved.facts {
         let text = "is stale: the disks, the machine or this program are not as they were when it was made; make it anew \
@@ -96,6 +98,23 @@ pub(super) fn plan_of_job(
         return Err(Error::new(Kind::Unsafe, place, text));
     }
     Ok(saved)
+}
+
+/// What the user says now must be what the plan was made with; what is not said now is as it was then.
+fn must_agree(said: &Options, saved: &Options, place: &str) -> Result<()> {
+    let other = [
+        ("--root", said.root.is_some() && said.root != saved.root),
+        ("--nic", !said.nics.is_empty() && said.nics != saved.nics),
+        ("--as-is", said.as_is && !saved.as_is),
+        ("--seed", said.seed != [0; 16] && said.seed != saved.seed),
+    ];
+    match other.iter().find(|(_, differs)| *differs) {
+        Some((option, _)) => {
+            let text = format!("was made with another {option} than is said now: leave it out, or plan anew");
+            Err(Error::new(Kind::Unsafe, place, text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Keeps `plan` for a resume.

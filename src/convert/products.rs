@@ -2,7 +2,7 @@
 
 use super::not_json;
 use crate::{
-    destination::{BlockDeviceDestination, Destination, FileDestination, Shape},
+    destination::{BlockDeviceDestination, Destination, FileDestination, Shape, share_a_disk},
     disk::{Error, Kind, Result},
     image::Format,
     job::Job,
@@ -76,6 +76,10 @@ impl Products {
             });
         }
         let folder = out.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+        if name.ends_with(".xml") || name.ends_with(".json") {
+            let text = "has the name of a definition or a report, which are made beside the disk: name the disk otherwise";
+            return Err(Error::new(Kind::Unsupported, label, text));
+        }
         Ok(Self {
             disks: vec![name],
             definition: format!("{stem}.xml"),
@@ -98,6 +102,18 @@ impl Products {
                 job.format
             );
             return Err(Error::new(Kind::Unsupported, label, text));
+        }
+        if let Some(source) = job
+            .source
+            .disks
+            .iter()
+            .find(|source| share_a_disk(source, &device))
+        {
+            let text = format!(
+                "is on the same disk as the source {}, which would be overwritten",
+                source.display()
+            );
+            return Err(Error::new(Kind::Unsafe, label, text));
         }
         let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
         Ok(Self {

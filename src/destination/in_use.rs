@@ -41,6 +41,37 @@ pub(super) fn must_be_idle(path: &Path, number: Number) -> Result<()> {
     }
 }
 
+/// Do two block devices share bytes as far as the kernel's tree of disks and partitions tells: the same, a disk and
+/// its partition, or two partitions of one disk? Anything else than a block device shares nothing.
+pub fn share_a_disk(one: &Path, other: &Path) -> bool {
+    let (Some(one), Some(other)) = (device_number(one), device_number(other)) else {
+        return false;
+    };
+    one == other || whole_disk(one) == whole_disk(other)
+}
+
+/// The number of the disk that a partition is on; a disk's own.
+fn whole_disk(number: Number) -> Number {
+    let folder = format!("/sys/dev/block/{}:{}", number.0, number.1);
+    if !Path::new(&format!("{folder}/partition")).exists() {
+        return number;
+    }
+    let parent = fs::read_to_string(format!("{folder}/../dev"));
+    parent
+        .ok()
+        .and_then(|text| parse_number(text.trim()))
+        .unwrap_or(number)
+}
+
+/// Is the block device at `path` mounted, swapped to, or part of another device? The sentence says where. `None` also
+/// for what is no block device.
+pub fn in_use(path: &Path) -> Option<String> {
+    let number = device_number(path)?;
+    must_be_idle(path, number)
+        .err()
+        .map(|error| error.source.to_string())
+}
+
 /// The mount points of `devices` in a mountinfo table (proc_pid_mountinfo(5)).
 fn mounts_of<'a>(table: &'a str, devices: &'a [Number]) -> impl Iterator<Item = &'a str> {
     table.lines().filter_map(|line| {

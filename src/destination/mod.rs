@@ -13,6 +13,7 @@ mod work_folder;
 
 pub use block_device::BlockDeviceDestination;
 pub use file::{FileDestination, Shape};
+pub use in_use::{in_use, share_a_disk};
 pub use space::{Space, explain_full};
 pub use work_folder::Leftover;
 

@@ -139,6 +139,11 @@ impl<'a> Kernel<'a> {
 
     /// What answers to one modalias, without what is blacklisted; `None`: nothing.
     fn answer(&self, modalias: &str, rejected: &mut Rejected) -> Option<Answer> {
+        if is_virtio_1(modalias) && is_before_4(&self.kernel.release) {
+            let reason = "virtio 1.0, which Linux knows from 4.0 on".to_owned();
+            add_new(rejected, [(modalias.to_owned(), reason)]);
+            return None;
+        }
         let found = self.index.resolve(modalias, &self.config);
         let mut answer = Answer {
             built_in: found.built_in,
@@ -250,6 +255,25 @@ impl<'a> Kernel<'a> {
         }
         Ok(usable)
     }
+}
+
+/// A PCI device of virtio 1.0 (Virtual I/O Device specification 1.0, section 4.1.2: device ids from 0x1040 on). Older kernels
+/// match it, because they match every device of that vendor, and then refuse it.
+fn is_virtio_1(modalias: &str) -> bool {
+    let device = modalias
+        .strip_prefix("pci:v00001AF4d")
+        .and_then(|rest| rest.get(..8));
+    device
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .is_some_and(|id| (0x1040..0x1080).contains(&id))
+}
+
+fn is_before_4(release: &str) -> bool {
+    let major = release
+        .split('.')
+        .next()
+        .and_then(|digits| digits.parse::<u32>().ok());
+    major.is_some_and(|major| major < 4)
 }
 
 fn blacklisted_by(line: &Line) -> String {

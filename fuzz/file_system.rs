@@ -78,10 +78,10 @@ pub fn edit(file_system: &mut dyn FileSystem) {
 
 fn make(edit: &mut dyn rehome::fs::Edit, root: Node) -> Result<(), rehome::disk::Error> {
     let folder = edit.create(root, b"made", mode::DIRECTORY | 0o755)?;
-    for number in 0..12 {
+    for number in 0..5 {
         let name = format!("a file with a name of some length {number}");
         let file = edit.create(folder, name.as_bytes(), mode::FILE | 0o644)?;
-        edit.replace(file, &mut &vec![7; number * 900][..])?;
+        edit.replace(file, &mut &vec![7; number * 1900][..])?;
     }
     edit.remove(folder, b"a file with a name of some length 3")
 }

@@ -10,10 +10,21 @@ use std::sync::Arc;
 const MOST_NODES: usize = 3000;
 
 /// The bytes as a disk that takes edits.
+#[allow(dead_code, reason = "targets of patches have bases")]
 pub fn overlay(data: &[u8]) -> Arc<dyn Disk> {
     let length = data.len() / 512 * 512;
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new("disk", data[..length].to_vec()));
     Arc::new(Overlay::new(disk, 16 << 20, std::env::temp_dir()))
+}
+
+/// A base with the patches of `data`, as a disk that takes edits. The base itself is never copied.
+#[allow(dead_code, reason = "targets of whole images have no bases")]
+pub fn patched(base: &Arc<dyn Disk>, patches: &[(usize, &[u8])]) -> Arc<dyn Disk> {
+    let overlay = Overlay::new(base.clone(), 16 << 20, std::env::temp_dir());
+    for (at, new) in patches {
+        overlay.write_at(*at as u64, new).expect("a patch within its base");
+    }
+    Arc::new(overlay)
 }
 
 /// Reads all that a small walk finds; errors are answers.
@@ -78,10 +89,10 @@ pub fn edit(file_system: &mut dyn FileSystem) {
 
 fn make(edit: &mut dyn rehome::fs::Edit, root: Node) -> Result<(), rehome::disk::Error> {
     let folder = edit.create(root, b"made", mode::DIRECTORY | 0o755)?;
-    for number in 0..5 {
+    for number in 0..12 {
         let name = format!("a file with a name of some length {number}");
         let file = edit.create(folder, name.as_bytes(), mode::FILE | 0o644)?;
-        edit.replace(file, &mut &vec![7; number * 1900][..])?;
+        edit.replace(file, &mut &vec![7; number * 900][..])?;
     }
     edit.remove(folder, b"a file with a name of some length 3")
 }

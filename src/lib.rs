@@ -10,7 +10,7 @@
 //! | [`image`] | image formats: raw, qcow2 |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
-//! | [`driver`] | kernel module indexes, initramfs archives |
+//! | [`driver`] | kernel module indexes, initramfs images |
 //! | [`machine`] | machine descriptions |
 //! | [`guest`] | what is installed and how it boots |
 //! | [`matching`] | which driver of the guest answers to which device of the target |
@@ -18,9 +18,12 @@
 //! | [`rewrite`] | carrying them out, and judging every edit |
 //! | [`copy`] | moving a disk to a sink |
 //! | [`destination`] | where the result goes, whole or not at all |
-//! | [`undo`] | the undo file of in-place edits |
+//! | [`undo`] | edits in place, and taking them back |
+//! | [`job`] | what a user can say |
 //! | [`output`] | what the new home wants beside disks; the report |
 //! | [`qemu`] | starting a throw-away snapshot |
+//! | [`source`] | the disks of a job, opened |
+//! | [`convert`] | a job from end to end |
 //! | [`cli`] | the command line |
 
 pub mod cli;

@@ -1,5 +1,7 @@
 //! What is read of a guest on disks that mke2fs, mkfs.vfat, mkswap and sfdisk made, and of fstab against findmnt.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 use rehome::{
     disk::{Disk, FileDisk, Overlay},
     fs::{GuestPath, Mounts, detect, detect::Detected},

@@ -1,6 +1,8 @@
 //! Configuration files of a guest are hostile input: whatever is in them, reading ends without a panic and within its
 //! limits. Files as they are written, cut and spliced at random.
 
+#![allow(clippy::indexing_slicing)]
+
 use proptest::prelude::*;
 use rehome::guest::{
     fstab,

@@ -1,39 +1,11 @@
-//! qcow2: opened, mapped, read and checked; and swap areas, which are read as small.
+//! qcow2: opened, mapped, read and checked.
 #![no_main]
 
+#[path = "../qcow2_image.rs"]
+mod qcow2_image;
+
 use libfuzzer_sys::fuzz_target;
-use rehome::{
-    disk::{Disk, MemoryDisk},
-    fs::swap::Swap,
-    image::{Format, NoNeighbours, detect, open},
-};
-use std::sync::Arc;
 
 fuzz_target!(|data: &[u8]| {
-    let container: Arc<dyn Disk> = Arc::new(MemoryDisk::new("image", data.to_vec()));
-    let _ = detect(&*container);
-    let _ = Swap::open(&container);
-    let Ok(image) = open(container, Some(Format::Qcow2), &NoNeighbours) else {
-        return;
-    };
-    let size = image.size();
-    let mut buffer = vec![0; 100_000];
-    let mut at = 0;
-    for _ in 0..200 {
-        if at >= size {
-            break;
-        }
-        let Ok(extents) = image.extents(at..size) else {
-            break;
-        };
-        let Some(last) = extents.last() else {
-            panic!("a map without an end");
-        };
-        let end = last.range.end;
-        assert!(end > at && end <= size);
-        let length = buffer.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
-        let _ = image.read_at(at, &mut buffer[..length]);
-        at = end;
-    }
-    let _ = image.check();
+    qcow2_image::exercise(data.to_vec());
 });

@@ -27,6 +27,7 @@ pub(super) fn edit(plan: &Plan, examined: &Examined, edited: &mut Layer, report:
         report.judgements.push(judge(&edits, volume, examined, edited)?);
     }
     report.changes = edits.changes;
+    report.warnings.extend(edits.remarks);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Extended attributes and access control lists, beside those that the kernel makes.
 
 use crate::image::Image;
-use rehome::fs::{Attributes, Edit, FileSystem, Node, mode};
+use rehome::fs::{Attributes, FileSystem, Node, mode};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use std::{
     fs,
@@ -64,8 +64,7 @@ fn blocks_that_files_share() {
         let edit = fs.edit().unwrap();
         edit.set_extended(a, b"user.shared", Some(b"short")).unwrap();
         let large = vec![b'w'; 800];
-        edit.set_extended(b, b"user.other", Some(&vec![b'o'; 20]))
-            .unwrap();
+        edit.set_extended(b, b"user.other", Some(&[b'o'; 20])).unwrap();
         edit.set_extended(b, b"user.shared", Some(&large)).unwrap();
         edit.remove(Node(2), b"c").unwrap();
         edit.commit().unwrap();

@@ -6,7 +6,7 @@ use crate::{
 };
 use rehome::{
     disk::{Disk, FileDisk},
-    fs::{Edit, FileSystem, ext4::Ext4},
+    fs::{FileSystem, ext4::Ext4},
 };
 use std::{process::Command, sync::Arc, time::Instant};
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use rehome::{
     disk::MemoryDisk,
-    fs::{Attributes, Edit, FileSystem, Node, ext4::Ext4, mode},
+    fs::{Attributes, FileSystem, Node, ext4::Ext4, mode},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -151,7 +151,7 @@ fn with_checksums() {
 fn for_a_long_time() {
     damaged(
         &with(&["-t", "ext4", "-O", "^metadata_csum,inline_data,^has_journal"]),
-        20_000,
+        3000,
     );
     damaged(
         &with(&[
@@ -160,7 +160,7 @@ fn for_a_long_time() {
             "-O",
             "^metadata_csum,uninit_bg,^has_journal,ea_inode",
         ]),
-        20_000,
+        3000,
     );
-    damaged(&with(&["-t", "ext2"]), 20_000);
+    damaged(&with(&["-t", "ext2"]), 3000);
 }

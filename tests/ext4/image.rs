@@ -12,12 +12,12 @@ use std::{
 };
 
 /// An image in a folder that goes with it.
-pub struct Image {
+pub(crate) struct Image {
     folder: tempfile::TempDir,
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command
         .output()
         .unwrap_or_else(|e| panic!("{command:?} is needed by this test: {e}"));
@@ -33,7 +33,7 @@ pub fn run(command: &mut Command) -> Output {
 impl Image {
     /// An image of `size` bytes made by `mkfs OPTIONS`. Before, it is full of junk: nothing may be taken for zero that
     /// mkfs did not write.
-    pub fn make(size: u64, options: &[&str]) -> Self {
+    pub(crate) fn make(size: u64, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
         let junk: Vec<u8> = (0..size).map(|byte| (byte % 251) as u8 | 0x80).collect();
@@ -47,7 +47,7 @@ impl Image {
     }
 
     /// A sparse image.
-    pub fn make_sparse(size: u64, options: &[&str]) -> Self {
+    pub(crate) fn make_sparse(size: u64, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
         fs::File::create(&path).unwrap().set_len(size).unwrap();
@@ -66,21 +66,21 @@ impl Image {
         run(&mut command);
     }
 
-    pub fn disk(&self) -> Arc<dyn Disk> {
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(FileDisk::open_writable(&self.path).unwrap())
     }
 
-    pub fn open(&self) -> Ext4 {
+    pub(crate) fn open(&self) -> Ext4 {
         Ext4::open(self.disk()).unwrap()
     }
 
     /// The first judge: nothing to find.
-    pub fn must_be_clean(&self, when: &str) {
+    pub(crate) fn must_be_clean(&self, when: &str) {
         must_be_clean(&self.path, when);
     }
 
     /// Lets the kernel mount the image and calls `inside` with the mount point; false where it can't be mounted.
-    pub fn mounted(&self, read_only: bool, inside: impl FnOnce(&Path)) -> bool {
+    pub(crate) fn mounted(&self, read_only: bool, inside: impl FnOnce(&Path)) -> bool {
         if !can_mount() {
             eprintln!("not root, or no loop devices: the kernel is no judge here");
             return false;
@@ -93,14 +93,19 @@ impl Image {
             .arg(&self.path)
             .arg(&point));
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inside(&point)));
-        run(Command::new("umount").arg(&point));
+        // A process that another test has forked, and that has not begun its program yet, holds our files for a moment.
+        let unmounted = (0..100).any(|attempt| {
+            std::thread::sleep(std::time::Duration::from_millis(attempt));
+            Command::new("umount").arg(&point).status().unwrap().success()
+        });
+        assert!(unmounted, "{} stays mounted", point.display());
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }
         true
     }
 
-    pub fn debugfs(&self, request: &str) -> String {
+    pub(crate) fn debugfs(&self, request: &str) -> String {
         let output = run(Command::new("debugfs")
             .args(["-w", "-R", request])
             .arg(&self.path));
@@ -108,7 +113,7 @@ impl Image {
     }
 }
 
-pub fn must_be_clean(path: &Path, when: &str) {
+pub(crate) fn must_be_clean(path: &Path, when: &str) {
     let output = Command::new("e2fsck")
         .args(["-f", "-n"])
         .arg(path)

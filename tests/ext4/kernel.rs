@@ -4,7 +4,7 @@ use crate::{
     image::Image,
     model::{Model, Random, contents},
 };
-use rehome::fs::{Edit, FileSystem, mode};
+use rehome::fs::{FileSystem, mode};
 use std::{fs, io::Write, os::unix::fs::FileExt};
 
 const MEBIBYTE: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use crate::{
     image::Image,
     model::{Model, Random, contents},
 };
-use rehome::fs::{Edit, FileSystem, Node, mode};
+use rehome::fs::{FileSystem, Node, mode};
 
 const MEBIBYTE: u64 = 1 << 20;
 

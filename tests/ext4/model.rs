@@ -1,7 +1,7 @@
 //! What a filesystem should hold, in memory; random edits done to both; and comparing.
 
 use rehome::disk::Kind as Kinds;
-use rehome::fs::{Attributes, Edit, FileSystem, Node, ext4::Ext4, mode};
+use rehome::fs::{Attributes, Edit, FileSystem, GuestPath, Node, ext4::Ext4, mode};
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
@@ -14,25 +14,25 @@ use std::{
 };
 
 /// xorshift64*: the same edits for the same seed.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             bytes.extend_from_slice(&self.next().to_le_bytes());
@@ -58,20 +58,20 @@ impl Random {
 }
 
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     File(Vec<u8>),
     Link(Vec<u8>),
     Directory(BTreeMap<Vec<u8>, u64>),
 }
 
 #[derive(Clone, Debug)]
-pub struct Thing {
-    pub kind: Kind,
-    pub mode: u32,
-    pub owner: (u32, u32),
-    pub modified: Option<i128>,
-    pub links: u32,
-    pub extended: BTreeMap<Vec<u8>, Vec<u8>>,
+pub(crate) struct Thing {
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) modified: Option<i128>,
+    pub(crate) links: u32,
+    pub(crate) extended: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Thing {
@@ -96,14 +96,14 @@ impl Thing {
 
 /// Things by their inode number.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
-    pub things: BTreeMap<u64, Thing>,
+pub(crate) struct Model {
+    pub(crate) things: BTreeMap<u64, Thing>,
     root: u64,
 }
 
 impl Model {
     /// What is there now.
-    pub fn read(fs: &Ext4) -> Self {
+    pub(crate) fn read(fs: &Ext4) -> Self {
         let mut model = Self {
             things: BTreeMap::new(),
             root: fs.root().0,
@@ -154,7 +154,7 @@ impl Model {
     }
 
     /// Our reader, opened afresh, sees all of it and nothing else.
-    pub fn must_be_in(&self, fs: &Ext4, when: &str) {
+    pub(crate) fn must_be_in(&self, fs: &Ext4, when: &str) {
         let seen = Self::read(fs);
         let numbers: Vec<_> = seen.things.keys().collect();
         assert_eq!(numbers, self.things.keys().collect::<Vec<_>>(), "{when}");
@@ -182,8 +182,23 @@ impl Model {
         }
     }
 
+    /// Files and links with their contents, by path.
+    pub(crate) fn paths(&self) -> Vec<(GuestPath, &[u8])> {
+        let mut paths = Vec::new();
+        let mut todo = vec![(GuestPath::from("/"), self.root)];
+        while let Some((path, node)) = todo.pop() {
+            match &self.things[&node].kind {
+                Kind::File(contents) | Kind::Link(contents) => paths.push((path, &**contents)),
+                Kind::Directory(names) => {
+                    todo.extend(names.iter().map(|(name, child)| (path.join(name), *child)));
+                }
+            }
+        }
+        paths
+    }
+
     /// The kernel sees all of it.
-    pub fn must_be_at(&self, point: &Path) {
+    pub(crate) fn must_be_at(&self, point: &Path) {
         self.must_be_at_path(self.root, point, &mut HashMap::new());
     }
 
@@ -282,7 +297,7 @@ impl Model {
         }
     }
 
-    pub fn create(&mut self, edit: &mut dyn Edit, directory: u64, name: &[u8], kind: u32) -> u64 {
+    pub(crate) fn create(&mut self, edit: &mut dyn Edit, directory: u64, name: &[u8], kind: u32) -> u64 {
         let node = edit.create(Node(directory), name, kind).unwrap().0;
         let mut thing = Thing::new(
             match kind & mode::TYPE {
@@ -292,6 +307,10 @@ impl Model {
             },
             kind & 0o7777,
         );
+        let label = b"security.selinux".to_vec();
+        if let Some(value) = self.things[&directory].extended.get(&label) {
+            thing.extended.insert(label, value.clone());
+        }
         if kind & mode::TYPE == mode::DIRECTORY {
             thing.links = 2;
             self.things.get_mut(&directory).unwrap().links += 1;
@@ -306,7 +325,7 @@ impl Model {
         node
     }
 
-    pub fn replace(&mut self, edit: &mut dyn Edit, node: u64, bytes: Vec<u8>) {
+    pub(crate) fn replace(&mut self, edit: &mut dyn Edit, node: u64, bytes: Vec<u8>) {
         edit.replace(Node(node), &mut &*bytes).unwrap();
         let thing = self.things.get_mut(&node).unwrap();
         thing.modified = None;
@@ -317,7 +336,7 @@ impl Model {
     }
 
     /// One random edit of both.
-    pub fn step(&mut self, edit: &mut dyn Edit, random: &mut Random, largest: usize) {
+    pub(crate) fn step(&mut self, edit: &mut dyn Edit, random: &mut Random, largest: usize) {
         match random.below(20) {
             0..=4 => {
                 let directory = self.pick_directory(random);
@@ -364,7 +383,16 @@ impl Model {
                 }
                 let node = self.create(edit, directory, &name, mode::LINK | 0o777);
                 let length = [1, 20, 59, 60, 61, 300, 1000][random.below(7)];
-                let target: Vec<u8> = (0..length).map(|_| b'a' + random.below(26) as u8).collect();
+                // Components of over 255 bytes are no names, which the witness minds.
+                let target: Vec<u8> = (0..length)
+                    .map(|at| {
+                        if at % 40 == 39 {
+                            b'/'
+                        } else {
+                            b'a' + random.below(26) as u8
+                        }
+                    })
+                    .collect();
                 self.replace(edit, node, target);
             }
             7 => {
@@ -550,7 +578,7 @@ impl Model {
 }
 
 /// All contents of a file or link, read in odd pieces.
-pub fn contents(fs: &Ext4, node: Node) -> Vec<u8> {
+pub(crate) fn contents(fs: &Ext4, node: Node) -> Vec<u8> {
     let mut contents = Vec::new();
     let mut buffer = vec![0; 99_991];
     loop {

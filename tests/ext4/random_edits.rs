@@ -4,7 +4,10 @@ use crate::{
     image::Image,
     model::{Model, Random},
 };
-use rehome::fs::{Edit, FileSystem, mode};
+use rehome::{
+    disk::Digest,
+    fs::{FileSystem, GuestPath, Witness, ext4::Ext4View, mode},
+};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -36,6 +39,66 @@ fn random_edits(options: &[&str], seed: u64, batches: u32, kernel: bool) {
     if kernel {
         image.mounted(true, |point| model.must_be_at(point));
         image.must_be_clean("after the kernel looked at it");
+    }
+}
+
+/// The independent reader sees what the model says, wherever it can open the filesystem.
+#[test]
+fn the_witness_agrees() {
+    let mut seen = 0;
+    for options in [
+        &["-t", "ext4"][..],
+        &["-t", "ext4", "-b", "1024"],
+        &["-t", "ext3"],
+    ] {
+        let image = Image::make(48 * MEBIBYTE, options);
+        let mut fs = image.open();
+        let mut model = Model::read(&fs);
+        let mut random = Random::new(21);
+        let edit = fs.edit().unwrap();
+        for _ in 0..200 {
+            model.step(edit, &mut random, 200_000);
+        }
+        edit.commit().unwrap();
+        let witness = Ext4View::open(image.disk()).unwrap();
+        for (path, contents) in model.paths() {
+            assert_eq!(witness.see(&path).unwrap(), Some(Digest::of(contents)), "{path}");
+            seen += 1;
+        }
+        assert_eq!(witness.see(&GuestPath::from("/absent")).unwrap(), None);
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+/// More seeds, more edits, on the kinds that differ most.
+#[test]
+#[ignore = "long: make test-all"]
+fn for_a_long_time() {
+    for seed in 100..102 {
+        for options in [
+            &["-t", "ext4"][..],
+            &[
+                "-t",
+                "ext4",
+                "-b",
+                "1024",
+                "-O",
+                "inline_data,orphan_file,large_dir",
+            ],
+            &[
+                "-t",
+                "ext4",
+                "-b",
+                "1024",
+                "-O",
+                "^metadata_csum,uninit_bg,^flex_bg",
+            ],
+            &["-t", "ext4", "-O", "^extent,^64bit", "-I", "128"],
+            &["-t", "ext3", "-b", "1024"],
+            &["-t", "ext2", "-b", "1024", "-O", "^filetype,^dir_index"],
+        ] {
+            random_edits(options, seed, 25, true);
+        }
     }
 }
 

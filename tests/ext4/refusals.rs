@@ -2,7 +2,7 @@
 
 use crate::image::Image;
 use rehome::{
-    disk::{Disk, Error, Kind, MemoryDisk},
+    disk::{Error, Kind, MemoryDisk},
     fs::{FileSystem, ext4::Ext4},
 };
 use std::sync::Arc;

@@ -125,7 +125,17 @@ impl Ext4 {
                     let Some(index) = after.checked_sub(1).and_then(|at| indexes.get(at)) else {
                         return Ok(Run::hole(logical, end));
                     };
-                    node = self.extent_node(inode, index.child, node.depth.saturating_sub(1))?;
+                    let below = self.extent_node(inode, index.child, node.depth.saturating_sub(1))?;
+                    // So no node is below two indexes: a small tree that shared them would have billions of leaves.
+                    if let Some(first) = below.first().filter(|first| *first < index.logical) {
+                        let text = format!(
+                            "extent tree: the index from file block {} leads to block {}, which begins at file block \
+                             {first}",
+                            index.logical, index.child
+                        );
+                        return Err(self.damaged_inode(inode.number, &text));
+                    }
+                    node = below;
                 }
             }
         }
@@ -256,5 +266,68 @@ fn run_in_leaf(extents: &[Extent], wanted: u32, end: u64) -> Run {
         } else {
             Place::Written(physical)
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        disk::{Disk, FileDisk, MemoryDisk},
+        fs::FileSystem,
+    };
+    use extent_tree::Index;
+    use std::{process::Command, sync::Arc};
+
+    #[test]
+    fn a_node_below_many_indexes_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        FileDisk::create(&path, 300 << 10).unwrap();
+        let made = Command::new("mke2fs")
+            .args([
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-b",
+                "1024",
+                "-O",
+                "^has_journal,^metadata_csum",
+            ])
+            .arg(&path)
+            .status();
+        assert!(made.expect("mke2fs must be installed").success());
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new("m", std::fs::read(&path).unwrap()));
+        let node = |depth: u16, step: u32, count: u32, length: usize, child: u64| {
+            let entries = (0..count).map(|i| Index {
+                logical: i * step,
+                child,
+            });
+            let mut node = ExtentNode::empty(depth, length);
+            node.entries = Entries::Indexes(entries.collect());
+            node.encode(length).unwrap()
+        };
+        // The last block of the filesystem is an empty leaf; all nodes of the levels above have only one child.
+        let leaf = 299;
+        disk.write_at(leaf << 10, &ExtentNode::empty(0, 1024).encode(1024).unwrap())
+            .unwrap();
+        for (depth, step) in [(1, 1), (2, 100), (3, 10_000), (4, 1_000_000)] {
+            let child = leaf + 1 - u64::from(depth);
+            disk.write_at((child - 1) << 10, &node(depth, step, 80, 1024, child))
+                .unwrap();
+        }
+        let ext4 = Ext4::open(disk).unwrap();
+        let mut inode = ext4.node(ext4.root()).unwrap();
+        inode.set_block(&node(5, 100_000_000, 4, 60, leaf - 4)).unwrap();
+        let mut runs = 0;
+        let error = ext4
+            .each_run(&inode, 0..1 << 32, &mut |_| {
+                runs += 1;
+                Ok(())
+            })
+            .unwrap_err();
+        assert!(error.to_string().contains("begins at file block 0"), "{error}");
+        assert_eq!(runs, 80);
     }
 }

@@ -136,6 +136,14 @@ impl ExtentNode {
         }
     }
 
+    /// First block of the file that is mapped here; `None` for a leaf without entries.
+    pub(super) fn first(&self) -> Option<u32> {
+        match &self.entries {
+            Entries::Extents(extents) => extents.first().map(|extent| extent.logical),
+            Entries::Indexes(indexes) => indexes.first().map(|index| index.logical),
+        }
+    }
+
     /// Is there no room for one more?
     pub(super) fn is_full(&self) -> bool {
         self.count() >= usize::from(self.capacity)

@@ -173,17 +173,8 @@ mod tests {
             ([0x6745_2301, 0xefcd_ab89, 0x6745_2301, 0xefcd_ab89], uuid),
         ];
         let mut compared = 0;
-        for (version, word) in [
-            "legacy",
-            "half_md4",
-            "tea",
-            "legacy_unsigned",
-            "half_md4_unsigned",
-            "tea_unsigned",
-        ]
-        .iter()
-        .enumerate()
-        {
+        // By number: debugfs knows no names for the functions that take characters as unsigned.
+        for version in 0..6 {
             for (seed, seed_text) in seeds {
                 for name in names {
                     let function = [Function::Legacy, Function::HalfMd4, Function::Tea][version % 3];
@@ -193,7 +184,7 @@ mod tests {
                         unsigned: version > 2,
                         seed: if seed == [0; 4] { default } else { seed },
                     };
-                    let request = format!("dx_hash -h {word} -s {seed_text} \"{name}\"");
+                    let request = format!("dx_hash -h {version} -s {seed_text} \"{name}\"");
                     let output = Command::new("debugfs").args(["-R", &request]).output().unwrap();
                     let text = String::from_utf8_lossy(&output.stdout).into_owned();
                     let expected = text

@@ -156,6 +156,30 @@ fn a_superblock_that_lies() {
 }
 
 #[test]
+fn a_filesystem_that_cannot_be_opened_is_a_blocker_and_can_be_moved_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    // An incompatible feature that nobody knows.
+    overwrite(&source, PARTITION + 1024 + 0x60, &[0, 0, 0, 0x80]);
+    let out = folder.path().join("guest.raw");
+    let words = [
+        "convert",
+        text(&source),
+        "--to",
+        "kvm",
+        "-O",
+        "raw",
+        "-o",
+        text(&out),
+    ];
+    let said = rehome_ends(3, &words);
+    assert!(said.contains("disk0/p1") && said.contains("--as-is"), "{said}");
+    assert!(!out.exists());
+    rehome_ends(0, &[&words[..], &["--as-is"]].concat());
+    assert_eq!(hash(&out), hash(&source));
+}
+
+#[test]
 fn a_gpt_that_lies_and_one_whose_primary_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("gpt.img");

@@ -281,7 +281,7 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
                 killed += 1;
             }
             child.wait().unwrap();
-            // Killed between the last rename and the removal of the work folder, it is complete and says so when resumed.
+            // Killed between the last name and the removal of the work folder, it is published again when resumed.
             if (out.exists() && !work.exists()) || killed >= 8 {
                 break;
             }
@@ -295,6 +295,52 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
         assert_eq!(hash(&out), hash(&whole), "{format}, killed {killed} times");
         assert!(!work.exists());
     }
+}
+
+#[test]
+fn a_run_is_not_resumed_in_another_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = tree(folder.path());
+    let mut noise = vec![0; 40 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    fs::write(root.join("noise"), noise).unwrap();
+    let source = disk_of(folder.path(), &root, "physical.img", UUID);
+    let out = folder.path().join("guest");
+    let work = folder.path().join(".guest.rehome-work");
+    let words = [
+        "convert",
+        text(&source),
+        "--to",
+        "kvm",
+        "--checkpoint",
+        "1M",
+        "-o",
+        text(&out),
+    ];
+    for attempt in 0..100 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rehome"));
+        let mut child = child
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(60 + attempt * 5));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let ledger = fs::metadata(work.join("ledgers/guest")).map_or(0, |metadata| metadata.len());
+        if ledger > 1000 {
+            break;
+        }
+        let _ = fs::remove_dir_all(&work);
+        for name in ["guest", "guest.xml", "guest.report.json"] {
+            let _ = fs::remove_file(folder.path().join(name));
+        }
+    }
+    assert!(work.exists(), "it was never killed in time");
+    let said = rehome_ends(1, &[&words[..], &["-O", "raw", "--resume"]].concat());
+    assert!(said.contains("another plan"), "{said}");
+    rehome_ends(0, &[&words[..], &["--resume", "--verify"]].concat());
 }
 
 #[test]

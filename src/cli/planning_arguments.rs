@@ -21,6 +21,10 @@ pub(crate) struct PlanningArguments {
     #[arg(long, value_name = "VOLUME")]
     pub(crate) root: Option<String>,
 
+    /// Move the disks as they are, without adapting what is on them; free space still stays behind
+    #[arg(long, conflicts_with = "root")]
+    pub(crate) as_is: bool,
+
     /// Give the adapter of interface NAME this address, or let it keep the one it had
     #[arg(long, value_name = "NAME=MAC", value_parser = nic)]
     pub(crate) nic: Vec<(String, String)>,
@@ -44,6 +48,7 @@ impl PlanningArguments {
         Options {
             root: self.root.clone(),
             nics: self.nic.clone(),
+            as_is: self.as_is,
             seed: self.seed.map(|seed| seed.0).unwrap_or_default(),
             clock: self.clock.unwrap_or_else(now),
         }

@@ -15,8 +15,8 @@ pub use planning::make_plan;
 
 use crate::{
     copy::{self, Identity},
-    destination,
-    disk::{self, Digest, Error},
+    destination::{self, Destination, Leftover},
+    disk::{self, Digest, Error, Kind},
     job::Job,
     machine,
     output::Report,
@@ -77,7 +77,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         report.stages = stages.end();
         return Ok(Converted::Done(Box::new(report)));
     };
-    let (plan_digest, source_digest) = (planning::digest(&plan)?, copy::source_identity(&opened.paths())?);
+    let plan_digest = planning::digest(&plan, job.format)?;
+    let source_digest = copy::source_identity(&opened.paths())?;
     for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
         let identity = Identity {
             plan: plan_digest,
@@ -89,7 +90,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
             Ok(written) => written,
             Err(error) => {
                 let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
-                return Err(destination::explain_full(error, &*destination, still_needed));
+                let error = destination::explain_full(error, &*destination, still_needed);
+                return Err(resumable(error, &*destination));
             }
         };
         written.discarded = discarded;
@@ -103,6 +105,24 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     products.add_report(&report, &mut *destination)?;
     destination.publish()?;
     Ok(Converted::Done(Box::new(report)))
+}
+
+/// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
+fn resumable(error: Error, destination: &dyn Destination) -> Error {
+    match destination.leftover() {
+        Leftover::Resumable(folder) if error.kind != Kind::Full => {
+            let text = format!(
+                "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",
+                error.source,
+                folder.display()
+            );
+            Error {
+                source: text.into(),
+                ..error
+            }
+        }
+        _ => error,
+    }
 }
 
 /// What is made of facts that cannot be written as JSON.

@@ -4,6 +4,7 @@ use super::{digest_of, not_json};
 use crate::{
     destination::Destination,
     disk::{Digest, Error, Kind, Result},
+    image::Format,
     job::Job,
     machine::Machine,
     matching,
@@ -27,13 +28,29 @@ pub fn make_plan(examined: &mut Examined, target: &Machine, options: &Options) -
     if options.seed == [0; 16] {
         options.seed = examined.seed()?;
     }
-    let mut plan = match examined.choose(options.root.as_deref())? {
+    let guest = if options.as_is {
+        None
+    } else {
+        examined.choose(options.root.as_deref())?
+    };
+    let mut plan = match guest {
         Some(guest) => {
             guest.mount(&mut examined.layer.mounts)?;
             let bindings = matching::match_guest(&guest, &examined.layer.mounts, target)?;
             plan::make(&guest, target, &bindings, &options)
         }
-        None => plan::make_raw(examined.likely_firmware(), target, &options),
+        None => {
+            let mut plan = plan::make_raw(examined.likely_firmware(), target, &options);
+            let unopened = examined.inspection.blockers.iter().cloned();
+            if options.as_is {
+                plan.warnings.extend(unopened);
+            } else {
+                plan.blockers.extend(
+                    unopened.map(|text| format!("{text}; or move the disks as they are with --as-is")),
+                );
+            }
+            plan
+        }
     };
     plan.warnings.extend(examined.warnings.iter().cloned());
     Ok(plan)
@@ -87,7 +104,7 @@ pub(super) fn keep(plan: &Plan, destination: &mut dyn Destination) -> Result<()>
     destination.keep(KEPT, &json)
 }
 
-/// What a ledger calls `plan`.
-pub(super) fn digest(plan: &Plan) -> Result<Digest> {
-    digest_of("plan", plan)
+/// What a ledger calls `plan`: with the format, since a container of one format cannot be gone on with in another.
+pub(super) fn digest(plan: &Plan, format: Format) -> Result<Digest> {
+    digest_of("plan", &(plan, format))
 }

@@ -67,6 +67,8 @@ impl WorkFolder {
 
     /// A new one; fails if there is one.
     pub(super) fn create(path: PathBuf) -> Result<Self> {
+        // What a run that was killed while it removed its folder has left.
+        let _ = fs::remove_dir_all(swept(&path));
         match fs::create_dir(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -207,9 +209,12 @@ impl WorkFolder {
         }
     }
 
-    /// Removes it with all that is in it.
+    /// Removes it with all that is in it. It loses its name at once, so that a kill meanwhile leaves no half of it for
+    /// a resume, only something to sweep.
     pub(super) fn remove(&self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(|error| failed(&self.path, error))
+        let swept = swept(&self.path);
+        fs::rename(&self.path, &swept).map_err(|error| failed(&self.path, error))?;
+        fs::remove_dir_all(&swept).map_err(|error| failed(&swept, error))
     }
 
     /// For a run that ends before it published.
@@ -219,6 +224,13 @@ impl WorkFolder {
             let _ = self.remove();
         }
     }
+}
+
+/// What a work folder is called while it is removed.
+fn swept(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".done");
+    path.with_file_name(name)
 }
 
 fn write_file(path: &Path, contents: &[u8]) -> Result<()> {

@@ -33,6 +33,9 @@ pub struct Options {
     pub root: Option<String>,
     /// `--nic NAME=MAC`: interface and the address it gets or keeps.
     pub nics: Vec<(String, String)>,
+    /// `--as-is`: the disks move without anything on them being adapted.
+    #[serde(default)]
+    pub as_is: bool,
     /// New UUIDs and MAC addresses come from here.
     pub seed: [u8; 16],
     /// Every new timestamp, in seconds since 1970.

@@ -93,7 +93,12 @@ impl Image {
             .arg(&self.path)
             .arg(&point));
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inside(&point)));
-        run(Command::new("umount").arg(&point));
+        // A process that another test has forked, and that has not begun its program yet, holds our files for a moment.
+        let unmounted = (0..100).any(|attempt| {
+            std::thread::sleep(std::time::Duration::from_millis(attempt));
+            Command::new("umount").arg(&point).status().unwrap().success()
+        });
+        assert!(unmounted, "{} stays mounted", point.display());
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }

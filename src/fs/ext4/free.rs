@@ -278,7 +278,7 @@ mod tests {
             .unwrap();
             runs
         };
-        assert_eq!(runs(&[0; 32], 200), [0..200]);
+        assert_eq!(runs(&[0; 32], 200), vec![(0..200)]);
         assert_eq!(runs(&[0xff; 32], 256), []);
         let mut bitmap = [0xff_u8; 24];
         bitmap[0] = 0b1110_0111;

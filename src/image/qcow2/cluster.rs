@@ -2,11 +2,11 @@
 
 use super::{flaw::Flaw, header::Compression};
 use flate2::{Decompress, FlushDecompress, Status};
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::io::Read;
 
-/// A frame that holds one cluster needs no larger window than the largest cluster; some slack costs nothing.
-const LARGEST_WINDOW: u64 = 8 << 20;
+/// log2 of the largest zstd window: a frame that holds one cluster needs no more than the largest cluster, 2 MiB; some
+/// slack costs nothing.
+const LARGEST_WINDOW: u32 = 23;
 
 /// Unpacks one cluster of `size` bytes from the first part of `packed`; what follows in it is padding, or belongs
 /// to the next cluster.
@@ -32,13 +32,12 @@ pub(super) fn unpack(compression: Compression, packed: &[u8], size: usize) -> Re
             }
         }
         Compression::Zstd => {
-            let mut decoder = FrameDecoder::new();
-            decoder.set_max_window_size(LARGEST_WINDOW);
-            let mut stream = StreamingDecoder::new_with_decoder(packed, decoder)
-                .map_err(|error| Flaw::Compressed(error.to_string()))?;
-            stream
-                .read_exact(&mut cluster)
-                .map_err(|error| Flaw::Compressed(error.to_string()))?;
+            let failed = |error: std::io::Error| Flaw::Compressed(error.to_string());
+            let mut stream = zstd::stream::read::Decoder::with_buffer(packed)
+                .map_err(failed)?
+                .single_frame();
+            stream.window_log_max(LARGEST_WINDOW).map_err(failed)?;
+            stream.read_exact(&mut cluster).map_err(failed)?;
         }
     }
     Ok(cluster)

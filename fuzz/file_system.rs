@@ -50,7 +50,9 @@ pub fn walk(file_system: &dyn FileSystem, size: u64) {
         let room = MOST_NODES.saturating_sub(nodes.len());
         let mut found = Vec::new();
         let _ = file_system.list(node, &mut |name, child| {
-            found.push((name.to_vec(), child));
+            if found.len() < room {
+                found.push((name.to_vec(), child));
+            }
             found.len() < room
         });
         for (name, _) in found.iter().take(5) {

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Pointers in `i_block`: 12 direct, then single, double and triple indirect.
 pub(super) const DIRECT: u64 = 12;
 
+/// Tables without a pointer that a file may have; kernels leave none.
+const EMPTY_TABLES: u64 = 16;
+
 /// Where a run of a file's blocks is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -67,6 +70,7 @@ impl Ext4 {
     ) -> Result<()> {
         let mut logical = range.start;
         let mut mapped = 0_u64;
+        let mut holes = 0_u64;
         while logical < range.end {
             let mut run = self.map(inode, logical)?;
             run.length = run.length.min(range.end - logical);
@@ -75,6 +79,14 @@ impl Ext4 {
                 mapped += run.length;
                 if mapped > self.superblock.blocks {
                     return Err(self.damaged_inode(inode.number, "maps more blocks than there are"));
+                }
+            } else if !inode.has(flag::EXTENTS) {
+                holes += 1;
+                // So would tables that lead to nothing: above a block that is mapped are at most three.
+                if holes / (3 * self.indirect_span(1)) > mapped + EMPTY_TABLES {
+                    return Err(
+                        self.damaged_inode(inode.number, "has a map that leads to nothing over and over")
+                    );
                 }
             }
             each(run)?;

@@ -267,17 +267,44 @@ impl Ext4 {
             }
             return Ok(());
         }
+        self.each_directory_block(directory, &mut |block| {
+            Ok(match self.directory_block(directory, block)? {
+                Some((_, bytes)) => offer(&bytes)?,
+                None => true,
+            })
+        })
+    }
+
+    /// Calls `each` with the blocks of a directory that is not inline, holes left out, until it says false.
+    pub(super) fn each_directory_block(
+        &self,
+        directory: &Inode,
+        each: &mut dyn FnMut(u64) -> Result<bool>,
+    ) -> Result<()> {
+        let mut going = true;
         let length = self.directory_length(directory);
         let mut logical = 0;
-        while logical < length {
+        let mut left = self.superblock.blocks;
+        while going && logical < length {
             let run = self.map(directory, logical)?;
             let end = logical.saturating_add(run.length).min(length);
+            // A small map that leads to the same blocks over and over, or to nothing, would be walked for hours.
+            let steps = if run.place == Place::Hole {
+                1
+            } else {
+                end - logical
+            };
+            left = left.checked_sub(steps).ok_or_else(|| {
+                self.damaged_inode(
+                    directory.number,
+                    "a directory with more blocks than the filesystem has",
+                )
+            })?;
             if run.place != Place::Hole {
                 for block in logical..end {
-                    if let Some((_, bytes)) = self.directory_block(directory, block)?
-                        && !offer(&bytes)?
-                    {
-                        return Ok(());
+                    going = each(block)?;
+                    if !going {
+                        break;
                     }
                 }
             }
@@ -312,6 +339,50 @@ impl Ext4 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        disk::{Disk, FileDisk, MemoryDisk},
+        fs::FileSystem,
+    };
+    use std::process::Command;
+
+    #[test]
+    fn a_map_that_shares_its_tables_is_not_walked_for_hours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        FileDisk::create(&path, 300 << 10).unwrap();
+        let made = Command::new("mke2fs")
+            .args(["-q", "-F", "-t", "ext2", "-b", "1024"])
+            .arg(&path)
+            .status();
+        assert!(made.expect("mke2fs must be installed").success());
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new("m", std::fs::read(&path).unwrap()));
+        // One block with one unused entry, and three tables that lead only to the next: 256^3 times the same block.
+        let mut unused = [0; 1024];
+        put_u16_le(&mut unused, 4, 1024).unwrap();
+        disk.write_at(296 << 10, &unused).unwrap();
+        for table in 297..300_u32 {
+            let pointers = (table - 1).to_le_bytes().repeat(256);
+            disk.write_at(u64::from(table) << 10, &pointers).unwrap();
+        }
+        let ext4 = Ext4::open(disk.clone()).unwrap();
+        let mut inode = ext4.node(ext4.root()).unwrap();
+        let mut pointers = [0; 60];
+        put_u32_le(&mut pointers, 56, 299).unwrap();
+        inode.set_block(&pointers).unwrap();
+        inode.set_size(1 << 34);
+        let too_many = |result: Result<()>| {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("more blocks than the filesystem has"), "{error}");
+        };
+        too_many(ext4.each_entry(&inode, &mut |_, _| true));
+        too_many(ext4.locate(&inode, b"a").map(drop));
+        // The same without a block at the end: 256^2 holes.
+        disk.write_at(297 << 10, &[0; 1024]).unwrap();
+        let ext4 = Ext4::open(disk).unwrap();
+        too_many(ext4.each_entry(&inode, &mut |_, _| true));
+        let error = ext4.each_run(&inode, 0..1 << 24, &mut |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("nothing"), "{error}");
+    }
 
     #[test]
     fn record_lengths_of_64_kib_blocks() {

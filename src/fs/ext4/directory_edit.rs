@@ -3,7 +3,6 @@
 
 use super::{
     Ext4,
-    block_map::Place,
     directory::{self, Entry, TAIL, entries, entry_at, entry_length, put_entry},
     error::{Ext4Error, Parsed},
     features::{compat, incompat, ro_compat},
@@ -274,21 +273,12 @@ impl Ext4 {
         {
             return self.locate_in_index(directory, &index, name);
         }
-        let length = self.directory_length(directory);
-        let mut logical = 0;
-        while logical < length {
-            let run = self.map(directory, logical)?;
-            let end = logical.saturating_add(run.length).min(length);
-            if run.place != Place::Hole {
-                for block in logical..end {
-                    if let Some(found) = self.locate_in_block(directory, block, name)? {
-                        return Ok(Some(found));
-                    }
-                }
-            }
-            logical = end;
-        }
-        Ok(None)
+        let mut found = None;
+        self.each_directory_block(directory, &mut |block| {
+            found = self.locate_in_block(directory, block, name)?;
+            Ok(found.is_none())
+        })?;
+        Ok(found)
     }
 
     /// Where a name is in one block.

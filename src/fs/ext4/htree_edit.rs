@@ -163,7 +163,8 @@ impl Ext4 {
         let hash = index.hash.of(name);
         let mut steps = self.descend(directory, index, hash)?;
         // Every step forward takes the next entry of a finite tree; a node that is its own child would not end.
-        for _ in 0..=self.directory_length(directory) {
+        let most = self.directory_length(directory).min(self.superblock.blocks);
+        for _ in 0..=most {
             let leaf = steps.last().map_or(0, Step::child);
             if let Some(found) = self.locate_in_block(directory, leaf, name)? {
                 return Ok(Some(found));

@@ -140,7 +140,7 @@ impl Opened {
     /// # Errors
     /// Those of reading the disks. A filesystem that cannot be opened is a warning.
     pub fn examine(&self) -> disk::Result<Examined> {
-        let mut layer = Layer::on(self.overlays(&self.disks))?;
+        let mut layer = Layer::on(self.overlays(&self.disks), &self.source)?;
         let sources = self.disks.iter().zip(&self.formats).zip(&layer.scan.tables);
         let sources = sources.map(|((disk, format), table)| SourceFacts {
             disk: disk.label().to_owned(),
@@ -209,13 +209,39 @@ impl Layer {
     ///
     /// # Errors
     /// Those of reading the tables.
-    pub fn on(disks: Vec<Arc<dyn Disk>>) -> disk::Result<Self> {
+    pub fn on(disks: Vec<Arc<dyn Disk>>, source: &Source) -> disk::Result<Self> {
+        Self::of(disks, source, &|_| true)
+    }
+
+    /// The same, opening only the volumes whose id is `wanted`: the others are not touched.
+    ///
+    /// # Errors
+    /// Those of reading the tables.
+    pub fn of(
+        disks: Vec<Arc<dyn Disk>>,
+        source: &Source,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> disk::Result<Self> {
         let scan = scan(&disks)?;
         let mut filesystems = Vec::new();
         let mut contents = Vec::new();
         for volume in &scan.volumes {
             let recorder = Arc::new(Recorder::new(volume.disk.clone()));
-            let found = match detect::open(recorder.clone()) {
+            if !wanted(&volume.id) {
+                contents.push(Contents {
+                    recorder,
+                    found: Found::Unknown,
+                });
+                continue;
+            }
+            // A recovery that fails half-way must leave nothing behind, so it is tried on the side first.
+            let aside = Overlay::new(
+                volume.disk.clone(),
+                source.overlay_memory,
+                &source.temporary_folder,
+            );
+            let opened = detect::open(Arc::new(aside)).and_then(|_| detect::open(recorder.clone()));
+            let found = match opened {
                 Ok(Detected::FileSystem(filesystem)) => {
                     filesystems.push((volume.id.clone(), filesystem));
                     Found::FileSystem(filesystems.len() - 1)

@@ -92,6 +92,23 @@ fn open_container(path: &Path) -> Result<Arc<dyn Disk>> {
     Ok(Arc::new(disk))
 }
 
+/// Locks the file at `path` against other programs that edit disk images, for as long as the result lives and no other
+/// handle of this process to that file is closed. `None` for a block device, which is opened exclusively when it is written.
+///
+/// # Errors
+/// [`Kind::Unsafe`] if another program works with it.
+pub fn lock_file(path: &Path) -> Result<Option<File>> {
+    let label = path.display().to_string();
+    let metadata = fs::metadata(path).map_err(|error| Error::io(&*label, error))?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let options = File::options().read(true).write(true).open(path);
+    let file = options.map_err(|error| Error::io(&*label, error))?;
+    lock(&file, &label)?;
+    Ok(Some(file))
+}
+
 fn lock(file: &File, label: &str) -> Result<()> {
     match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN | Errno::ACCESS) => {

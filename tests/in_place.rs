@@ -209,3 +209,43 @@ fn a_file_is_put_and_removed_and_both_are_taken_back() {
     }
     assert_eq!(hash(&copy), before);
 }
+
+#[test]
+fn two_editors_at_once_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = disk(folder.path());
+    let fifo = folder.path().join("fifo");
+    run(Command::new("mkfifo").arg(&fifo));
+    let undo = |name: &str| folder.path().join(name);
+    let mut first = Command::new(env!("CARGO_BIN_EXE_rehome"))
+        .args([
+            "fs",
+            "put",
+            text(&copy),
+            "/etc/a",
+            "--from",
+            text(&fifo),
+            "--undo",
+            text(&undo("1")),
+        ])
+        .spawn()
+        .unwrap();
+    // Opened by both sides: the first editor has come to its contents.
+    let mut contents = fs::File::options().write(true).open(&fifo).unwrap();
+    let words = [
+        "fs",
+        "put",
+        text(&copy),
+        "/etc/b",
+        "--from",
+        "/etc/hostname",
+        "--undo",
+    ];
+    let second = undo("2");
+    let said = rehome_ends(1, &[&words[..], &[text(&second)]].concat());
+    assert!(said.contains("another program works with it"), "{said}");
+    std::io::Write::write_all(&mut contents, b"contents").unwrap();
+    drop(contents);
+    assert!(first.wait().unwrap().success());
+    is_clean(&copy);
+}

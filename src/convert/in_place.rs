@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{
     ffi::OsString,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +36,7 @@ pub enum EditedInPlace {
 pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlace> {
     watch.stage("inspect", 0);
     let opened = Opened::open(&job.source)?;
+    let writable = Writable::open(&opened, &job.source)?;
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
     let mut report = Report::new("in-place");
@@ -45,8 +47,11 @@ pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlac
         return Ok(EditedInPlace::Blocked(Box::new(plan)));
     }
     watch.stage("rewrite", 0);
-    let writable = Writable::open(&opened, &job.source)?;
-    let mut edited = Layer::on(writable.disks())?;
+    // Nothing but what this system mounts is touched; another one on these disks keeps even its dirty journals.
+    let mut guests = examined.inspection.guests.iter();
+    let guest = guests.find(|guest| Some(&guest.root) == plan.root.as_ref());
+    let mounted = |id: &str| guest.is_some_and(|guest| guest.mounts.iter().any(|mount| mount.volume == id));
+    let mut edited = Layer::of(writable.disks(), &job.source, &mounted)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
     let undo_files = writable.commit(&job.source, &job.undo, watch)?;
     Ok(EditedInPlace::Done(Box::new(report), undo_files))
@@ -54,6 +59,8 @@ pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlac
 
 /// Images over overlays over their containers.
 pub(super) struct Writable {
+    /// Held until the end, so that nobody else edits the containers meanwhile.
+    _locks: Vec<Option<File>>,
     overlays: Vec<Arc<Overlay>>,
     images: Vec<Arc<dyn Disk>>,
 }
@@ -61,6 +68,11 @@ pub(super) struct Writable {
 impl Writable {
     /// Opens the containers of `source` for reading, each under an overlay that an image can be edited in.
     pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
+        let locks = source
+            .disks
+            .iter()
+            .map(|path| undo::lock_file(path))
+            .collect::<Result<Vec<_>>>()?;
         let mut overlays: Vec<Arc<Overlay>> = Vec::new();
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
         for (path, format) in source.disks.iter().zip(opened.formats()) {
@@ -75,7 +87,11 @@ impl Writable {
             });
             overlays.push(overlay);
         }
-        Ok(Self { overlays, images })
+        Ok(Self {
+            _locks: locks,
+            overlays,
+            images,
+        })
     }
 
     /// The disks, which can be written.
@@ -107,10 +123,27 @@ impl Writable {
             return Err(Error::new(Kind::Exists, there.display().to_string(), text));
         }
         watch.stage("commit", 0);
-        for ((path, overlay), undo_file) in changed.iter().zip(&undo_files) {
-            undo::commit_in_place(overlay, path, undo_file, watch)?;
+        for (index, ((path, overlay), undo_file)) in changed.iter().zip(&undo_files).enumerate() {
+            undo::commit_in_place(overlay, path, undo_file, watch).map_err(|error| match index {
+                0 => error,
+                _ => after_others(error, undo_files.get(..index).unwrap_or_default()),
+            })?;
         }
         Ok(undo_files)
+    }
+}
+
+/// Says that other disks of the system are changed already.
+fn after_others(error: Error, undo_files: &[PathBuf]) -> Error {
+    let files: Vec<String> = undo_files.iter().map(|file| file.display().to_string()).collect();
+    let text = format!(
+        "{}; other disks of the system are changed already: take that back with `rehome undo` of {}",
+        error.source,
+        files.join(" and of ")
+    );
+    Error {
+        source: text.into(),
+        ..error
     }
 }
 

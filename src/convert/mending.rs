@@ -90,6 +90,7 @@ pub fn mend(
     watch: &dyn Watch,
 ) -> Result<Vec<PathBuf>> {
     let opened = Opened::open(source)?;
+    let writable = Writable::open(&opened, source)?;
     let mut examined = opened.examine()?;
     mount_tree(&mut examined, volume)?;
     for (swap_volume, contents) in examined.layer.volumes() {
@@ -102,21 +103,22 @@ pub fn mend(
             return Err(Error::new(Kind::Unsafe, &*swap_volume.id, text));
         }
     }
-    let writable = Writable::open(&opened, source)?;
-    let mut edited = Layer::on(writable.disks())?;
-    let guest = examined
-        .inspection
-        .default
-        .and_then(|index| examined.inspection.guests.get(index));
-    mount(&mut edited.mounts, guest, volume)?;
-    let place = edited.mounts.place(path)?.ok_or_else(|| {
+    let no_folder = || {
         Error::new(
             Kind::NotFound,
             path.to_string(),
             "the folder that it is to be in is not there",
         )
-    })?;
-    let id = place.directory.volume.clone();
+    };
+    let there = examined.layer.mounts.place(path)?.ok_or_else(no_folder)?;
+    let id = there.directory.volume;
+    // No other volume is opened, so none is changed.
+    let mut edited = Layer::of(writable.disks(), source, &|volume| volume == id)?;
+    let index = edited.mounts.index_of(&id).ok_or_else(no_folder)?;
+    let place = edited
+        .mounts
+        .place_on(index, &there.path_there)?
+        .ok_or_else(no_folder)?;
     let editor = edited.mounts.edit(place.directory.index)?;
     editor.set_clock(clock);
     let (changed, expected) = match mending {

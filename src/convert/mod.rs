@@ -81,7 +81,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     }
 
     stages.begin("rewrite", 0);
-    let mut edited = Layer::on(opened.overlays(&examined.layer.disks))?;
+    let mut edited = Layer::on(opened.overlays(&examined.layer.disks), &job.source)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
     let discarded = editing::discard_free(&edited)?;
 

@@ -97,11 +97,8 @@ impl FileSystem for Ext4 {
     }
 
     fn free_bytes(&self) -> Result<u64> {
-        let cluster = u64::from(self.superblock.cluster_blocks) * u64::from(self.superblock.block_size);
         let free = self.superblock.free_blocks.min(self.superblock.blocks);
-        Ok(free
-            .saturating_mul(cluster)
-            .saturating_sub(self.byte(self.superblock.reserved_blocks)))
+        Ok(self.byte(free.saturating_sub(self.superblock.reserved_blocks)))
     }
 
     fn edit(&mut self) -> Result<&mut dyn Edit> {

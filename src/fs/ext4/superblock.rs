@@ -42,7 +42,7 @@ pub(super) struct Superblock {
     pub(super) blocks: u64,
     /// `s_r_blocks_count`: kept for root.
     pub(super) reserved_blocks: u64,
-    /// `s_free_blocks_count`; with `bigalloc`, in clusters.
+    /// `s_free_blocks_count`: in blocks, with `bigalloc` too, where the groups count clusters.
     pub(super) free_blocks: u64,
     /// `s_free_inodes_count`.
     pub(super) free_inodes: u32,
@@ -292,6 +292,16 @@ impl Superblock {
             u64::from(self.inodes) == groups * u64::from(self.inodes_per_group),
         )?;
         Ok(())
+    }
+
+    /// Takes over what `before` says of errors: the kernel writes it past the journal, so an older superblock that is replayed
+    /// must not take it back (fields `s_error_count` to before `s_mount_opts`, and the flag in `s_state`).
+    pub(super) fn keep_errors(&mut self, before: &Self) {
+        const ERRORS: std::ops::Range<usize> = 0x194..0x200;
+        if let (Some(now), Some(then)) = (self.raw.get_mut(ERRORS), before.raw.get(ERRORS)) {
+            now.copy_from_slice(then);
+        }
+        self.state |= before.state & STATE_ERROR;
     }
 
     /// The 1024 bytes as they are to be written, with their checksum.

@@ -94,6 +94,7 @@ pub(super) fn check(ext4: &Ext4) -> Result<()> {
 fn finish(ext4: &Ext4, error: bool) -> Result<()> {
     let mut replayed = Ext4::over(ext4.disk.clone(), read_superblock(&*ext4.disk)?);
     replayed.superblock.incompat &= !incompat::RECOVER;
+    replayed.superblock.keep_errors(&ext4.superblock);
     if error {
         replayed.superblock.state |= ext4_superblock::STATE_ERROR;
     }
@@ -104,7 +105,7 @@ fn finish(ext4: &Ext4, error: bool) -> Result<()> {
         blocks = blocks.saturating_add(u64::from(descriptor.free_blocks));
         inodes = inodes.saturating_add(descriptor.free_inodes);
     }
-    replayed.superblock.free_blocks = blocks;
+    replayed.superblock.free_blocks = blocks.saturating_mul(u64::from(replayed.superblock.cluster_blocks));
     replayed.superblock.free_inodes = inodes;
     let bytes = replayed.superblock.encode().map_err(|error| ext4.fault(error))?;
     ext4.disk.write_at(ext4_superblock::OFFSET, &bytes)

@@ -600,3 +600,115 @@ fn a_destination_that_exists_is_left_alone() {
         "{rest:?}"
     );
 }
+
+#[test]
+fn what_was_found_different_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let out = folder.path().join("guest.raw");
+    let work = folder.path().join(".guest.raw.rehome-work");
+    // As a run leaves it that has seen its source change.
+    let words = [
+        "convert",
+        text(&source),
+        "--to",
+        "kvm",
+        "-O",
+        "raw",
+        "-o",
+        text(&out),
+    ];
+    fs::create_dir(&work).unwrap();
+    for name in ["products", "ledgers", "kept"] {
+        fs::create_dir(work.join(name)).unwrap();
+    }
+    fs::write(work.join("kept/different"), "the source has changed").unwrap();
+    let said = rehome_ends(1, &[&words[..], &["--resume"]].concat());
+    assert!(
+        said.contains("the source has changed") && said.contains("remove the work folder"),
+        "{said}"
+    );
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_plan_of_one_unknown_disk_is_not_that_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (folder.path().join("one.img"), folder.path().join("other.img"));
+    fs::write(&one, vec![1; 1 << 20]).unwrap();
+    fs::write(&other, vec![2; 2 << 20]).unwrap();
+    let (plan, out) = (folder.path().join("plan.json"), folder.path().join("out.raw"));
+    rehome_ends(0, &["plan", text(&one), "--to", "kvm", "-o", text(&plan)]);
+    let words = |disk: &str| {
+        [
+            "convert",
+            disk,
+            "--to",
+            "kvm",
+            "-O",
+            "raw",
+            "--plan",
+            text(&plan),
+            "-o",
+            text(&out),
+        ]
+        .map(str::to_owned)
+    };
+    let run = |disk: &Path| rehome(&words(text(disk)).iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(run(&other).status.code(), Some(1));
+    assert_eq!(run(&one).status.code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_no_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let offset = small_guest::PARTITION + 1024 + 0x60;
+    let mut file = fs::File::options().write(true).open(&source).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).unwrap();
+    std::io::Write::write_all(&mut file, &[0, 0, 0, 0x80]).unwrap();
+    let script = format!(
+        "{} plan '{}' --to kvm | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_rehome"),
+        text(&source)
+    );
+    assert_eq!(run(Command::new("bash").arg("-c").arg(script)).trim(), "3");
+}
+
+#[test]
+fn the_disk_is_not_called_like_what_lies_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let out = folder.path().join("guest.xml");
+    let said = rehome_ends(1, &["convert", text(&source), "--to", "kvm", "-o", text(&out)]);
+    assert!(
+        said.contains("name the disk otherwise") && !out.exists(),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_device_is_not_written_over_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let before = hash(&source);
+    // Loop devices want root, which the test machines are.
+    let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&source));
+    let device = device.trim();
+    let words = [
+        "convert",
+        device,
+        "--to",
+        "kvm",
+        "-o",
+        device,
+        "--yes-erase",
+        device,
+    ];
+    let output = rehome(&words);
+    run(Command::new("losetup").args(["-d", device]));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("same disk as the source"), "{errors}");
+    assert_eq!(hash(&source), before);
+}

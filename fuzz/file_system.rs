@@ -22,7 +22,9 @@ pub fn overlay(data: &[u8]) -> Arc<dyn Disk> {
 pub fn patched(base: &Arc<dyn Disk>, patches: &[(usize, &[u8])]) -> Arc<dyn Disk> {
     let overlay = Overlay::new(base.clone(), 16 << 20, std::env::temp_dir());
     for (at, new) in patches {
-        overlay.write_at(*at as u64, new).expect("a patch within its base");
+        overlay
+            .write_at(*at as u64, new)
+            .expect("a patch within its base");
     }
     Arc::new(overlay)
 }
@@ -61,11 +63,18 @@ pub fn walk(file_system: &dyn FileSystem, size: u64) {
         nodes.extend(found.into_iter().map(|(_, child)| child));
     }
     let _ = file_system.free(&mut |run| {
-        assert!(run.start <= run.end && run.end <= size, "a free run outside of the volume: {run:?}");
+        assert!(
+            run.start <= run.end && run.end <= size,
+            "a free run outside of the volume: {run:?}"
+        );
         Ok(())
     });
     let _ = file_system.data_runs(&mut |_, _| Ok(()));
-    let _ = (file_system.free_bytes(), file_system.identity(), file_system.recovered());
+    let _ = (
+        file_system.free_bytes(),
+        file_system.identity(),
+        file_system.recovered(),
+    );
 }
 
 /// Changes a little of everything; errors are answers, panics are not.

@@ -56,7 +56,9 @@ impl MemoryFileSystem {
 
     fn item(&self, node: Node) -> Result<&Item> {
         let index = usize::try_from(node.0).expect("a node of ours");
-        self.items.get(index).ok_or_else(|| Error::new(Kind::NotFound, "memory", "no such node"))
+        self.items
+            .get(index)
+            .ok_or_else(|| Error::new(Kind::NotFound, "memory", "no such node"))
     }
 
     fn directory(&self, node: Node) -> Result<&Item> {
@@ -82,7 +84,11 @@ impl FileSystem for MemoryFileSystem {
     }
 
     fn lookup(&self, directory: Node, name: &[u8]) -> Result<Option<Node>> {
-        Ok(self.directory(directory)?.names.get(name).map(|index| Node(*index as u64)))
+        Ok(self
+            .directory(directory)?
+            .names
+            .get(name)
+            .map(|index| Node(*index as u64)))
     }
 
     fn list(&self, directory: Node, each: &mut dyn FnMut(&[u8], Node) -> bool) -> Result<()> {

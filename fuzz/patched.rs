@@ -28,7 +28,10 @@ pub fn bases(target: &str) -> &'static [Base] {
             .map(|entry| entry.expect("an entry").path())
             .collect();
         paths.sort();
-        paths.iter().map(|path| base(std::fs::read(path).expect("a base"))).collect()
+        paths
+            .iter()
+            .map(|path| base(std::fs::read(path).expect("a base")))
+            .collect()
     })
 }
 
@@ -47,7 +50,10 @@ fn base(bytes: Vec<u8>) -> Base {
 }
 
 /// The base that `data` chooses, and what it puts where.
-pub fn patches<'a>(bases: &'static [Base], data: &'a [u8]) -> Option<(&'static Base, Vec<(usize, &'a [u8])>)> {
+pub fn patches<'a>(
+    bases: &'static [Base],
+    data: &'a [u8],
+) -> Option<(&'static Base, Vec<(usize, &'a [u8])>)> {
     let (which, mut rest) = data.split_first()?;
     let base = bases.get(usize::from(*which) % bases.len().max(1))?;
     let mut patches = Vec::new();

@@ -238,6 +238,8 @@ impl UndoFile {
 
     /// Appends what became of the container, and makes all of the file durable.
     pub(super) fn set_state(&mut self, state: State) -> Result<()> {
+        // Whole records behind a broken one would be read again after what is put in its place.
+        self.file.set_len(self.end).map_err(|error| self.io(error))?;
         match state {
             State::Unfinished => {}
             State::Sealed => {

@@ -323,6 +323,27 @@ fn a_real_file_is_changed_and_comes_back_with_its_size() {
 }
 
 #[test]
+fn records_behind_a_broken_one_do_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.raw");
+    let undo_path = folder.path().join("guest.undo");
+    fs::write(&path, [7; 5000]).unwrap();
+    let overlay = Overlay::new(Arc::new(FileDisk::open(&path).unwrap()), 1 << 20, folder.path());
+    overlay.write_at(7, b"changed").unwrap();
+    commit_in_place(&overlay, &path, &undo_path, &Unwatched).unwrap();
+    let mut bytes = fs::read(&undo_path).unwrap();
+    // Two broken ones, as long as what the undo notes, and one that is whole: zeros of one byte at 0.
+    bytes.extend([0xff; 56]);
+    let record = [&[2_u8, 0, 0, 0][..], &[0; 12], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+    bytes.extend(&record);
+    bytes.extend(crc32c::crc32c(&record).to_le_bytes());
+    fs::write(&undo_path, &bytes).unwrap();
+    assert_eq!(undo(&undo_path, None, &Unwatched).unwrap(), Undone::Restored(7));
+    assert_eq!(undo(&undo_path, None, &Unwatched).unwrap(), Undone::Untouched);
+    assert_eq!(fs::read(&path).unwrap(), [7; 5000]);
+}
+
+#[test]
 fn an_undo_file_that_cannot_be_made_leaves_the_container_alone() {
     let scene = scene(&[Step::Write(0, vec![9; 5000])]);
     fs::write(&scene.undo, b"precious").unwrap();

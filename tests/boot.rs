@@ -166,12 +166,6 @@ fn modules_by_zstd() {
     moves_compressed("modules-zst");
 }
 
-#[test]
-#[ignore = "long: make test-all"]
-fn modules_by_gzip() {
-    moves_compressed("modules-gz");
-}
-
 /// bios-mbr with other compression: what is different is seen after the conversion alone.
 fn moves_compressed(fixture: &'static str) {
     moves(&Move {

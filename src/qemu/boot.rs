@@ -82,7 +82,8 @@ pub fn boot(
 /// There are machines where KVM runs the firmware and then hangs. A kernel speaks long before this.
 const KVM_PATIENCE: Duration = Duration::from_secs(25);
 
-/// One start. With `patience`, it counts as silent if no line of a kernel has come after so long.
+/// One start. With `patience`, it counts as silent if nothing that only a kernel or its system prints has come after so
+/// long: what a boot loader prints may be cut anywhere, so its lines prove nothing.
 fn attempt(
     machine: &VirtualMachine,
     options: &BootOptions,
@@ -102,18 +103,15 @@ fn attempt(
         last_lines: VecDeque::new(),
         verdict: None,
         only_early_lines: true,
+        kernel_speaks: false,
         stopped: false,
     };
     let mut ended = false;
     let impatient = patience
         .and_then(|patience| begin.checked_add(patience))
-        .unwrap_or(deadline);
+        .map(|impatient| impatient.min(deadline));
     loop {
-        let undecided = if watcher.only_early_lines {
-            impatient.min(deadline)
-        } else {
-            deadline
-        };
+        let undecided = impatient.filter(|_| !watcher.kernel_speaks).unwrap_or(deadline);
         let until = watcher.verdict.map_or(undecided, |(_, decided)| {
             decided.checked_add(EXPLANATION).unwrap_or(decided)
         });
@@ -142,7 +140,7 @@ fn attempt(
     let verdict = match watcher.verdict {
         Some((verdict, _)) => verdict,
         None if watcher.stopped || ended => Verdict::Stopped,
-        None if watcher.only_early_lines => Verdict::Silent,
+        None if watcher.only_early_lines || (patience.is_some() && !watcher.kernel_speaks) => Verdict::Silent,
         None => Verdict::TimedOut,
     };
     let elapsed = watcher.verdict.map_or_else(Instant::now, |(_, decided)| decided) - begin;
@@ -161,6 +159,7 @@ struct Watcher<'a> {
     last_lines: VecDeque<String>,
     verdict: Option<(Verdict, Instant)>,
     only_early_lines: bool,
+    kernel_speaks: bool,
     stopped: bool,
 }
 
@@ -169,6 +168,7 @@ impl Watcher<'_> {
         for line in self.console.feed(bytes) {
             self.judge(&line);
             self.only_early_lines &= verdict::is_before_the_kernel(&line);
+            self.kernel_speaks |= verdict::is_of_a_kernel(&line);
             self.keep(line, on_line);
         }
         // A prompt is a line that never ends.

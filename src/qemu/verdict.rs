@@ -135,6 +135,28 @@ pub(super) fn is_before_the_kernel(line: &str) -> bool {
     EARLY.iter().any(|text| line.contains(text))
 }
 
+/// Lines that no firmware or boot loader prints: a kernel runs, or what it has started.
+pub(super) fn is_of_a_kernel(line: &str) -> bool {
+    const OF_A_SYSTEM: [&str; 8] = [
+        "Linux version",
+        "Decompressing Linux",
+        "Loading, please wait",
+        "Begin: ",
+        "systemd",
+        "dracut",
+        "[  OK  ]",
+        "Starting version",
+    ];
+    // "[    0.000000] ", by the kernel's printk.time.
+    let stamped = line.trim_start().strip_prefix('[').is_some_and(|rest| {
+        rest.split_once(']').is_some_and(|(time, _)| {
+            let time = time.trim_start();
+            time.contains('.') && time.chars().all(|c| c.is_ascii_digit() || c == '.')
+        })
+    });
+    stamped || OF_A_SYSTEM.iter().any(|text| line.contains(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +196,28 @@ mod tests {
             ),
         ] {
             assert_eq!(of_line(line, None), verdict, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_is_told_from_a_boot_loader_whose_lines_are_cut() {
+        for line in [
+            "L",
+            "oading Linux 6.1.0-50-amd64 ...",
+            "Welcome to GR",
+            "UB!",
+            "[grub]",
+            "[1.2",
+        ] {
+            assert!(!is_of_a_kernel(line), "{line}");
+        }
+        for line in [
+            "[    0.000000] Linux version 6.1.0",
+            "[   12.345678] x",
+            "Loading, please wait...",
+            "[  OK  ] Reached target",
+        ] {
+            assert!(is_of_a_kernel(line), "{line}");
         }
     }
 

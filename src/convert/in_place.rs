@@ -3,7 +3,7 @@
 use super::{editing, planning};
 use crate::{
     disk::{self, Disk, Error, Kind, Overlay, Result},
-    image::{Beside, Format, qcow2::Qcow2},
+    image::{self, Beside},
     job::{InPlaceJob, Source},
     machine,
     output::Report,
@@ -81,10 +81,11 @@ impl Writable {
                 None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),
                 Some(first) => first.beside(container),
             });
-            images.push(match format {
-                Format::Raw => overlay.clone(),
-                Format::Qcow2 => Arc::new(Qcow2::open_writable(overlay.clone(), &Beside::new(path))?),
-            });
+            images.push(image::open_writable(
+                overlay.clone(),
+                *format,
+                &Beside::new(path),
+            )?);
             overlays.push(overlay);
         }
         Ok(Self {

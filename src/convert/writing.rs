@@ -4,11 +4,12 @@ use super::stages::Stages;
 use crate::{
     copy::{self, Identity, Pace},
     destination::{Container, Destination},
-    disk::{Disk, DiskSink, Result, Sink},
-    image::{self, Format, NoNeighbours, qcow2},
+    disk::{Disk, Error, Kind, Result},
+    image::{self, Files, NoNeighbours, Shape},
     job::Job,
     output::DiskWritten,
 };
+use std::sync::Arc;
 
 /// Copies `disk` to `destination` as `name`, going on with what is there when resuming.
 pub(super) fn write_disk(
@@ -20,10 +21,18 @@ pub(super) fn write_disk(
     stages: &mut Stages<'_>,
 ) -> Result<DiskWritten> {
     stages.begin("copy", disk.size());
-    // A raw file has its size from the start; other formats grow.
-    let initial = if job.format == Format::Raw { disk.size() } else { 0 };
-    let (container, ledger) = destination.disk(name, initial, identity)?;
-    let sink = sink(&container, disk.size(), job.format)?;
+    let shape = Shape {
+        format: job.format,
+        size: disk.size(),
+        sector_size: disk.sector_size(),
+        options: image::Options::default(),
+    };
+    let (container, ledger) = destination.disk(name, image::initial_size(&shape), identity)?;
+    let mut files = OneFile {
+        container: &container,
+        name,
+    };
+    let sink = image::create(&shape, &mut files)?;
     let pace = Pace {
         checkpoint_bytes: job.checkpoint,
         ..Pace::default()
@@ -51,13 +60,31 @@ pub(super) fn write_disk(
     })
 }
 
-fn sink(container: &Container, size: u64, format: Format) -> Result<Box<dyn Sink>> {
-    let disk = container.disk.clone();
-    Ok(match format {
-        Format::Raw => Box::new(DiskSink::new(disk, container.blank)),
-        Format::Qcow2 if container.fresh => {
-            Box::new(qcow2::Qcow2Sink::create(disk, size, qcow2::Options::default())?)
-        }
-        Format::Qcow2 => Box::new(qcow2::Qcow2Sink::resume(disk, size, qcow2::Options::default())?),
-    })
+/// A disk that is one file.
+struct OneFile<'a> {
+    container: &'a Container,
+    name: &'a str,
+}
+
+impl Files for OneFile<'_> {
+    fn main(&self) -> Arc<dyn Disk> {
+        self.container.disk.clone()
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn fresh(&self) -> bool {
+        self.container.fresh
+    }
+
+    fn blank(&self) -> bool {
+        self.container.blank
+    }
+
+    fn beside(&mut self, name: &str, _size: u64) -> Result<Arc<dyn Disk>> {
+        let text = format!("would need a second file, {name}: choose a kind of image that is one file");
+        Err(Error::new(Kind::Unsupported, self.name, text))
+    }
 }

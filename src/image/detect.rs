@@ -1,43 +1,8 @@
 //! Which format a file has: by its magic, never by its name.
 
-use super::{Image, Neighbours, Raw, qcow2::Qcow2};
+use super::{Format, Image, Neighbours, Raw, qcow2::Qcow2};
 use crate::disk::{Disk, Error, Kind, Result};
-use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc};
-
-/// The formats that are read and written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// The file is the disk.
-    Raw,
-    /// qcow2, versions 2 and 3.
-    Qcow2,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    /// As `qemu-img -f` spells it.
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        match name {
-            "raw" => Ok(Self::Raw),
-            "qcow2" => Ok(Self::Qcow2),
-            other => Err(format!(
-                "image format \"{other}\" is not known; raw and qcow2 are"
-            )),
-        }
-    }
-}
+use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
@@ -99,5 +64,20 @@ pub fn open(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
+    })
+}
+
+/// Opens the image in `container` for editing where it lies: `container` is writable, or an overlay over what is not.
+///
+/// # Errors
+/// [`Kind::Unsafe`] for a state in which an edit would do harm, [`Kind::Unsupported`] for a kind that cannot be edited.
+pub fn open_writable(
+    container: Arc<dyn Disk>,
+    format: Format,
+    neighbours: &dyn Neighbours,
+) -> Result<Arc<dyn Image>> {
+    Ok(match format {
+        Format::Raw => Arc::new(Raw::new(container)),
+        Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
     })
 }

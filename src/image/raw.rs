@@ -1,6 +1,6 @@
 //! No container at all: the file is the disk.
 
-use super::Image;
+use super::{Check, Format, Image, Info};
 use crate::disk::{Disk, Extent, Result};
 use std::{fs::File, ops::Range, sync::Arc};
 
@@ -66,11 +66,15 @@ impl Disk for Raw {
 }
 
 impl Image for Raw {
-    fn format(&self) -> &'static str {
-        "raw"
+    fn format(&self) -> Format {
+        Format::Raw
     }
 
-    fn check(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    fn info(&self) -> Result<Info> {
+        Ok(Info::default())
+    }
+
+    fn check(&self) -> Result<Check> {
+        Ok(Check::default())
     }
 }

@@ -8,7 +8,10 @@ use super::{
     refcount::{count_at, read_table},
     snapshot,
 };
-use crate::disk::{Disk, Error, Kind, Result};
+use crate::{
+    disk::{Disk, Error, Kind, Result},
+    image::Check,
+};
 
 /// One count of two bytes each is held in memory: 64 MiB, for files of 2 TiB at the usual cluster size.
 const MOST_CLUSTERS: u64 = 32 << 20;
@@ -19,8 +22,8 @@ const MOST_TABLES: u64 = 1 << 20;
 /// More findings of an image tell nobody anything.
 const MOST_FINDINGS: usize = 100;
 
-/// Structure errors and leaks of `image`, one sentence each; none if it is sound.
-pub(super) fn check(image: &Qcow2) -> Result<Vec<String>> {
+/// Structure errors and leaks of `image`.
+pub(super) fn check(image: &Qcow2) -> Result<Check> {
     let cluster = image.header.cluster_size();
     let clusters = image.container.size().div_ceil(cluster);
     let too_large = |what: &str| {
@@ -36,8 +39,9 @@ pub(super) fn check(image: &Qcow2) -> Result<Vec<String>> {
     let mut checker = Checker {
         image,
         used: vec![0; usize::try_from(clusters).unwrap_or(0)],
-        findings: Vec::new(),
-        more: 0,
+        found: Check::default(),
+        more_errors: 0,
+        more_leaks: 0,
         tables: 0,
     };
     let refcount_table = read_table(image.container.as_ref(), &image.header)?;
@@ -75,15 +79,16 @@ pub(super) fn check(image: &Qcow2) -> Result<Vec<String>> {
     let counts = Counts::new(image, &refcount_table);
     checker.check_copied_flags(&active, &counts)?;
     checker.compare(&counts)?;
-    Ok(checker.into_findings())
+    Ok(checker.into_found())
 }
 
 struct Checker<'a> {
     image: &'a Qcow2,
     /// How often each cluster is referred to; stays at the greatest value.
     used: Vec<u16>,
-    findings: Vec<String>,
-    more: usize,
+    found: Check,
+    more_errors: usize,
+    more_leaks: usize,
     tables: u64,
 }
 
@@ -93,18 +98,32 @@ impl Checker<'_> {
     }
 
     fn find(&mut self, text: impl FnOnce() -> String) {
-        if self.findings.len() < MOST_FINDINGS {
-            self.findings.push(text());
+        if self.found.errors.len() < MOST_FINDINGS {
+            self.found.errors.push(text());
         } else {
-            self.more = self.more.saturating_add(1);
+            self.more_errors = self.more_errors.saturating_add(1);
         }
     }
 
-    fn into_findings(mut self) -> Vec<String> {
-        if self.more > 0 {
-            self.findings.push(format!("{} more findings", self.more));
+    fn find_leak(&mut self, bytes: u64, text: impl FnOnce() -> String) {
+        self.found.leaked = self.found.leaked.saturating_add(bytes);
+        if self.found.leaks.len() < MOST_FINDINGS {
+            self.found.leaks.push(text());
+        } else {
+            self.more_leaks = self.more_leaks.saturating_add(1);
         }
-        self.findings
+    }
+
+    fn into_found(mut self) -> Check {
+        if self.more_errors > 0 {
+            self.found
+                .errors
+                .push(format!("{} more errors", self.more_errors));
+        }
+        if self.more_leaks > 0 {
+            self.found.leaks.push(format!("{} more leaks", self.more_leaks));
+        }
+        self.found
     }
 
     /// `length` bytes at `offset` are `what`.
@@ -230,11 +249,11 @@ impl Checker<'_> {
             let at = index as u64 * cluster;
             if count < used {
                 self.find(|| {
-                    format!("error: the cluster at byte {at} is used {used} times but counted {count} times")
+                    format!("the cluster at byte {at} is used {used} times but counted {count} times")
                 });
             } else if count > used {
-                self.find(|| {
-                    format!("leak: the cluster at byte {at} is used {used} times but counted {count} times")
+                self.find_leak(cluster, || {
+                    format!("the cluster at byte {at} is used {used} times but counted {count} times")
                 });
             }
         }

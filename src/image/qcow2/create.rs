@@ -8,6 +8,10 @@ use super::{
     flaw::Flaw,
     header::{Compression, Header, LARGEST_REFCOUNT_TABLE},
 };
+use crate::{
+    disk::Result,
+    image::{self, Format, create::value},
+};
 
 /// The shape of a new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,30 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { cluster_bits: 16 }
+    }
+}
+
+impl Options {
+    /// Reads `-o` and `-c`.
+    ///
+    /// # Errors
+    /// Words that are not known.
+    pub fn from_words(words: &image::Options) -> Result<Self> {
+        let mut options = Self::default();
+        words.each(Format::Qcow2, &["cluster_size"], |name, text| {
+            match name {
+                "cluster_size" => {
+                    let size: u64 = value(text, "a number of bytes")?;
+                    if !size.is_power_of_two() {
+                        return Err("a power of two is expected".to_owned());
+                    }
+                    options.cluster_bits = size.trailing_zeros();
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(options)
     }
 }
 
@@ -39,7 +67,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// For a guest's disk of `size` bytes.
-    pub(super) fn new(size: u64, options: Options) -> Result<Self, Flaw> {
+    pub(super) fn new(size: u64, options: Options) -> std::result::Result<Self, Flaw> {
         let bits = options.cluster_bits;
         if !(FEWEST_CLUSTER_BITS..=MOST_CLUSTER_BITS).contains(&bits) {
             return Err(Flaw::ClusterBits(bits));

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{Image, Neighbours},
+    image::{Check, Format, Image, Info, Named, Neighbours},
 };
 use std::{
     collections::BTreeMap,
@@ -382,11 +382,23 @@ impl Disk for Qcow2 {
 }
 
 impl Image for Qcow2 {
-    fn format(&self) -> &'static str {
-        "qcow2"
+    fn format(&self) -> Format {
+        Format::Qcow2
     }
 
-    fn check(&self) -> Result<Vec<String>> {
+    fn info(&self) -> Result<Info> {
+        let header = &self.header;
+        Ok(Info {
+            unit: Some(header.cluster_size()),
+            backing: header.backing_name.as_ref().map(|name| Named {
+                name: String::from_utf8_lossy(name).into_owned(),
+                format: header.backing_format.clone(),
+            }),
+            ..Info::default()
+        })
+    }
+
+    fn check(&self) -> Result<Check> {
         check(self)
     }
 }

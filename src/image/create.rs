@@ -1,0 +1,141 @@
+//! Making a new image: what every format is told, and what it may ask for.
+
+use super::{Format, qcow2};
+use crate::disk::{Disk, DiskSink, Error, Kind, Result, Sink};
+use std::{str::FromStr, sync::Arc};
+
+/// What a new image is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its format.
+    pub format: Format,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// Logical sector of the disk in bytes, for formats that keep it.
+    pub sector_size: u32,
+    /// The format's own options.
+    pub options: Options,
+}
+
+/// `-o` and `-c`: words that each format reads for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `-c`: compressed.
+    pub compress: bool,
+    /// `-o NAME=VALUE,...`, in order; a later word wins.
+    pub words: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Adds the words of one `-o`.
+    ///
+    /// # Errors
+    /// A word that is not `NAME=VALUE`.
+    pub fn add(&mut self, text: &str) -> std::result::Result<(), String> {
+        for word in text.split(',').filter(|word| !word.is_empty()) {
+            let (name, value) = word
+                .split_once('=')
+                .ok_or_else(|| format!("\"{word}\" is not NAME=VALUE"))?;
+            self.words.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Calls `take` with every word; what it does not know (`Ok(false)`) is refused with the names of `known`.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] with the sentence of what is wrong.
+    pub fn each(
+        &self,
+        format: Format,
+        known: &[&str],
+        mut take: impl FnMut(&str, &str) -> std::result::Result<bool, String>,
+    ) -> Result<()> {
+        let refuse = |text: String| Err(Error::new(Kind::Unsupported, format.name(), text));
+        for (name, value) in &self.words {
+            match take(name, value) {
+                Ok(true) => {}
+                Ok(false) if known.is_empty() => {
+                    return refuse(format!("there is no option \"{name}\": this format has none"));
+                }
+                Ok(false) => {
+                    return refuse(format!(
+                        "there is no option \"{name}\"; there are: {}",
+                        known.join(", ")
+                    ));
+                }
+                Err(text) => return refuse(format!("option {name}={value}: {text}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a number, a name of a kind and the like as the value of an option.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Result<T, String> {
+    value.parse().map_err(|_| format!("{expected} is expected"))
+}
+
+/// `on` or `off`, as qemu-img has it.
+///
+/// # Errors
+/// The sentence of what is wrong.
+#[allow(dead_code, reason = "formats to come")]
+pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
+    match value {
+        "on" | "yes" | "true" => Ok(true),
+        "off" | "no" | "false" => Ok(false),
+        _ => Err("on or off is expected".to_owned()),
+    }
+}
+
+/// The files of an image that is made, or gone on with after a kill.
+pub trait Files {
+    /// The file that is named by the user: writable, and it can grow unless it is a block device.
+    fn main(&self) -> Arc<dyn Disk>;
+    /// What that file is called (no folder), for formats that write it down or derive names from it.
+    fn name(&self) -> &str;
+    /// Just made: nothing of an earlier run is in it. Otherwise the format goes on with what it finds.
+    fn fresh(&self) -> bool;
+    /// Reads zeros wherever nothing was written: zeros need not be written.
+    fn blank(&self) -> bool;
+    /// A further file beside the first, with `size` bytes to begin with (all hole); when resuming, as it was left.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where there can be only one file.
+    fn beside(&mut self, name: &str, size: u64) -> Result<Arc<dyn Disk>>;
+}
+
+/// Bytes that the first file has to have from the start: all of a raw disk, none of a format that grows.
+pub fn initial_size(shape: &Shape) -> u64 {
+    match shape.format {
+        Format::Raw => shape.size,
+        Format::Qcow2 => 0,
+    }
+}
+
+/// Begins a new image, or goes on with one.
+///
+/// # Errors
+/// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
+pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
+    let disk = files.main();
+    let size = shape.size;
+    Ok(match shape.format {
+        Format::Raw => {
+            shape.options.each(shape.format, &[], |_, _| Ok(false))?;
+            Box::new(DiskSink::new(disk, files.blank()))
+        }
+        Format::Qcow2 => {
+            let options = qcow2::Options::from_words(&shape.options)?;
+            if files.fresh() {
+                Box::new(qcow2::Qcow2Sink::create(disk, size, options)?)
+            } else {
+                Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
+            }
+        }
+    })
+}

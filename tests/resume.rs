@@ -431,7 +431,16 @@ fn lose_power(format: Format, options: &Options, seed: u64) -> u64 {
 
 fn convert(source: &Path, out: &Path, format: Format, more: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_rehome"))
-        .args(["image", "convert", "-f", "raw", "--progress", "none", "-O", format.name()])
+        .args([
+            "image",
+            "convert",
+            "-f",
+            "raw",
+            "--progress",
+            "none",
+            "-O",
+            format.name(),
+        ])
         .args(more)
         .args([source, out])
         .stdout(Stdio::null())
@@ -480,7 +489,11 @@ fn the_program_goes_on_where_it_was_killed() {
             }
         }
         if !out.exists() {
-            let resume = if arguments.contains(&"--resume") { &["--resume", "--verify"][..] } else { &[] };
+            let resume = if arguments.contains(&"--resume") {
+                &["--resume", "--verify"][..]
+            } else {
+                &[]
+            };
             succeeds(convert(&raw, &out, *format, resume));
         }
         assert!(broken > 0, "{format}: it was never killed");

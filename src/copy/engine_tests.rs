@@ -406,8 +406,8 @@ fn when_its_hours_are_over_a_copy_makes_all_of_it_last_and_goes_on_the_next_even
             Duration::ZERO
         }
         fn time_of_day(&self) -> TimeOfDay {
-            let closed = self.looks.fetch_add(1, Ordering::SeqCst) >= 3
-                && self.sleeps.load(Ordering::SeqCst) < 5;
+            let closed =
+                self.looks.fetch_add(1, Ordering::SeqCst) >= 3 && self.sleeps.load(Ordering::SeqCst) < 5;
             TimeOfDay::new(if closed { 12 } else { 23 }, 0, 0)
         }
         fn sleep(&self, _time: Duration) {

@@ -189,14 +189,7 @@ fn holes_are_made_as_wanted() {
     let (folder, raw) = source();
     let convert = |name: &str, arguments: &[&str]| {
         let out = folder.path().join(name);
-        done(
-            &[
-                &["convert"][..],
-                arguments,
-                &[text(&raw), text(&out)],
-            ]
-            .concat(),
-        );
+        done(&[&["convert"][..], arguments, &[text(&raw), text(&out)]].concat());
         done(&["compare", text(&raw), text(&out)]);
         taken(&out)
     };

@@ -3,10 +3,11 @@
 use super::{
     Stages,
     files::{ProductFiles, Published, cached},
+    without_flushes,
 };
 use crate::{
     copy::{self, Brake, Copied, FileLedger, Identity, Pace},
-    destination::{Container, Destination},
+    destination::{Cache, Container, Destination},
     disk::{Composite, Disk, DiskSink, Error, Kind, MemoryDisk, Part, Result, Sink},
     image::{self, Beside, Format, Shape},
     job::Copying,
@@ -49,6 +50,8 @@ pub(crate) fn write_disk(
         options: product.options.clone(),
     };
     let (container, ledger) = destination.disk(product.name, image::initial_size(&shape), identity)?;
+    let unflushed = copying.cache == Cache::Unsafe;
+    without_flushes(destination, container.fresh, unflushed)?;
     let pace = Pace {
         threads: copying.threads,
         checkpoint_bytes: copying.checkpoint,

@@ -47,6 +47,7 @@ pub(crate) fn server() -> Guest {
             options: "defaults".into(),
             volume: Some("disk0/p1".into()),
         }],
+        swap_files: Vec::new(),
         kernels: vec![kernel(RELEASE, true)],
         boot: Boot {
             firmware: Firmware::Bios,

@@ -104,6 +104,7 @@ pub(crate) fn interface(name: &str, line: u32) -> Interface {
         dhcp: false,
         mac: None,
         mac_line: None,
+        matches_only_mac: false,
         physical: true,
     }
 }

@@ -15,6 +15,7 @@ mod progress;
 mod source_arguments;
 mod undo;
 
+use crate::plan::write_printable;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::{
     error::Error,
@@ -115,7 +116,7 @@ fn complain(error: &(dyn Error + Send + Sync + 'static)) {
         cause = below.source();
     }
     // With stderr closed there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&text));
 }
 
 /// Ends with exit code 2 and clap's own form, for what clap itself cannot check.
@@ -145,9 +146,18 @@ fn print_json(value: &impl serde::Serialize) -> Result {
 
 /// A result for people on stdout.
 fn print_text(value: &impl std::fmt::Display) -> Result {
+    let text = printable(&value.to_string());
     let mut out = io::stdout().lock();
-    unless_closed(write!(out, "{value}").and_then(|()| out.flush()))?;
+    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
     Ok(Outcome::Done)
+}
+
+/// What guests and disks say must not steer the terminal.
+fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    // A String takes everything.
+    let _ = write_printable(&mut plain, text);
+    plain
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     stages.begin("rewrite", 0);
     let mut edited = Layer::on(opened.overlays(&examined.layer.disks), &job.source)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
-    let discarded = editing::discard_free(&edited)?;
+    let discarded = editing::discard_free(&edited, &examined.inspection.guests)?;
 
     let Some(mut destination) = destination else {
         report.stages = stages.end();

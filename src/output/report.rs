@@ -268,6 +268,9 @@ fn print_guest(f: &mut fmt::Formatter<'_>, guest: &Guest) -> fmt::Result {
             mount.volume, mount.identity.kind
         )?;
     }
+    for file in &guest.swap_files {
+        writeln!(f, "  swap file  {} on {}", file.path, file.volume)?;
+    }
     for interface in &guest.interfaces {
         let name = interface.name.as_deref().unwrap_or("(any)");
         let mut how = interface.addresses.clone();

@@ -4,17 +4,17 @@ use super::{
     Format, Image, Neighbours, Raw,
     qcow2::Qcow2,
     vhd::{self, Vhd},
+    vhdx::Vhdx,
 };
 use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 9] = [
+const OTHERS: [(u64, &[u8], &str); 8] = [
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
     (0, b"# Disk DescriptorFile", "VMDK"),
-    (0, b"vhdxfile", "VHDX"),
     (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
@@ -44,6 +44,9 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     }
     if starts(0, b"conectix")? {
         return Ok(Format::Vhd);
+    }
+    if starts(0, b"vhdxfile")? {
+        return Ok(Format::Vhdx);
     }
     for (at, magic, name) in OTHERS {
         if starts(at, magic)? {
@@ -84,6 +87,7 @@ pub fn open(
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
+        Format::Vhdx => Arc::new(Vhdx::open(container, neighbours)?),
     })
 }
 
@@ -100,5 +104,6 @@ pub fn open_writable(
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
+        Format::Vhdx => Arc::new(Vhdx::open_writable(container, neighbours)?),
     })
 }

@@ -11,6 +11,7 @@ mod pages;
 pub mod qcow2;
 mod raw;
 pub mod vhd;
+pub mod vhdx;
 mod windows_parent;
 
 pub use create::{Files, Options, Shape, create, initial_size};

@@ -151,7 +151,7 @@ pub fn raw_source(size: u64) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("raw");
     let disk = FileDisk::create(&path, size).unwrap();
-    for (index, start) in (0..size).step_by(2_700_000).enumerate() {
+    for (index, start) in (0..size).step_by(1_700_000).enumerate() {
         let length = (1 << (index % 20)).min(size - start);
         disk.write_at(start, &pattern(index as u64, length as usize))
             .unwrap();

@@ -28,7 +28,7 @@ fn rounded(size: u64) -> u64 {
 
 #[test]
 fn images_are_sound_and_the_same_whatever_the_number_of_threads() {
-    for size in [20 * MIB + 512, 4 * MIB, 3 * 512] {
+    for size in [9 * MIB + 512, 3 * 512] {
         let (folder, raw) = raw_source(size);
         let expected = std::fs::read(&raw).unwrap();
         let source = FileDisk::open(&raw).unwrap();
@@ -41,15 +41,6 @@ fn images_are_sound_and_the_same_whatever_the_number_of_threads() {
                 pour(&source, &*sink, threads, 0, u64::MAX);
                 sink.finish().unwrap();
                 must_hold(format.name(), &image, &expected);
-                qemu_img(&[
-                    "compare",
-                    "-f",
-                    "raw",
-                    "-F",
-                    format.name(),
-                    text(&raw),
-                    text(&image),
-                ]);
                 let bytes = std::fs::read(&image).unwrap();
                 assert!(
                     *first.get_or_insert_with(|| bytes.clone()) == bytes,
@@ -68,7 +59,7 @@ fn images_are_sound_and_the_same_whatever_the_number_of_threads() {
 
 #[test]
 fn a_killed_run_is_resumed_and_ends_in_the_same_bytes() {
-    let size = 30 * MIB + 1024;
+    let size = 14 * MIB + 1024;
     let (folder, raw) = raw_source(size);
     let expected = std::fs::read(&raw).unwrap();
     let source = FileDisk::open(&raw).unwrap();
@@ -82,25 +73,25 @@ fn a_killed_run_is_resumed_and_ends_in_the_same_bytes() {
         for threads in [1, 3] {
             let image = folder.path().join("killed");
             let sink = create(&image, &shape);
-            pour(&source, &*sink, threads, 0, 20 * MIB);
+            pour(&source, &*sink, threads, 0, 10 * MIB);
             sink.checkpoint().unwrap();
             drop(sink);
             // It is an image already, and holds what had come.
-            let mut bytes = vec![0; 20 << 20];
+            let mut bytes = vec![0; 10 << 20];
             open(&image).read_at(0, &mut bytes).unwrap();
-            assert!(bytes == expected[..20 << 20]);
-            assert!(flatten(format.name(), &image)[..20 << 20] == expected[..20 << 20]);
+            assert!(bytes == expected[..10 << 20]);
+            assert!(flatten(format.name(), &image)[..10 << 20] == expected[..10 << 20]);
             // The second run is killed too, before it has come as far as the first.
             let sink = resume(&image, &shape);
             sink.keep(0..MIB).unwrap();
             pour(&source, &*sink, threads, MIB, 3 * MIB);
-            sink.keep(3 * MIB..9 * MIB).unwrap();
+            sink.keep(3 * MIB..7 * MIB).unwrap();
             sink.checkpoint().unwrap();
             drop(sink);
             // The third trusts all that the first had done.
             let sink = resume(&image, &shape);
-            sink.keep(0..20 * MIB).unwrap();
-            pour(&source, &*sink, threads, 20 * MIB, u64::MAX);
+            sink.keep(0..10 * MIB).unwrap();
+            pour(&source, &*sink, threads, 10 * MIB, u64::MAX);
             sink.finish().unwrap();
             must_hold(format.name(), &image, &expected);
             assert!(
@@ -115,7 +106,7 @@ fn a_killed_run_is_resumed_and_ends_in_the_same_bytes() {
 
 #[test]
 fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
-    let size = 24 * MIB;
+    let size = 12 * MIB;
     let (folder, raw) = raw_source(size);
     let source = FileDisk::open(&raw).unwrap();
     for (format, kind) in [(Vhd, ""), (Vhdx, "block_size=2M")] {
@@ -128,29 +119,29 @@ fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
         std::fs::remove_file(&whole).unwrap();
         let image = folder.path().join("killed");
         let sink = create(&image, &shape);
-        pour(&source, &*sink, 2, 0, 9 * MIB);
+        pour(&source, &*sink, 2, 0, 5 * MIB);
         sink.checkpoint().unwrap();
         let lasting = std::fs::read(&image).unwrap();
-        pour(&source, &*sink, 2, 9 * MIB, 18 * MIB);
+        pour(&source, &*sink, 2, 5 * MIB, 10 * MIB);
         drop(sink);
         // After a power cut some of what came later is there, some is not.
         let later = std::fs::read(&image).unwrap();
         let mut dice = 7_u64;
-        for round in 0..6 {
+        for round in 0..4 {
             let mut torn = later.clone();
             for (index, sector) in torn.chunks_mut(512).enumerate() {
                 dice = dice
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                if (dice >> 33).is_multiple_of(3) || round == 5 {
+                if (dice >> 33).is_multiple_of(3) || round == 3 {
                     let old = lasting.get(index * 512..index * 512 + sector.len());
                     sector.copy_from_slice(old.unwrap_or(&[0; 512][..sector.len()]));
                 }
             }
             std::fs::write(&image, &torn).unwrap();
             let sink = resume(&image, &shape);
-            sink.keep(0..9 * MIB).unwrap();
-            pour(&source, &*sink, 2, 9 * MIB, u64::MAX);
+            sink.keep(0..5 * MIB).unwrap();
+            pour(&source, &*sink, 2, 5 * MIB, u64::MAX);
             sink.finish().unwrap();
             assert!(
                 std::fs::read(&image).unwrap() == wanted,

@@ -13,7 +13,7 @@ use std::{
 
 #[test]
 fn everything_that_qemu_img_makes_is_read() {
-    for size in [40 * MIB + 512, 512, 3 * MIB] {
+    for size in [18 * MIB + 512, 512] {
         let (folder, raw) = raw_source(size);
         let expected = std::fs::read(&raw).unwrap();
         for options in [
@@ -104,67 +104,6 @@ fn sectors_of_4096_bytes_are_kept() {
     let mut odd = shape(Format::Vhdx, size, "");
     odd.sector_size = 520;
     assert!(image::create(&odd, &mut files).is_err());
-}
-
-/// Peak memory of this process so far, in KiB.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-#[test]
-fn the_largest_disk_opens_at_once_and_costs_what_its_data_costs() {
-    let folder = tempfile::tempdir().unwrap();
-    let size = 64 << 40;
-    // A table of 512 MiB, most of it a hole.
-    for options in ["block_size=1M,block_state_zero=off", ""] {
-        let image = folder.path().join("image");
-        let sink = create(&image, &shape(Format::Vhdx, size, options));
-        sink.skip(0..5 << 42).unwrap();
-        sink.put(5 << 42, &[7; 65536]).unwrap();
-        sink.skip((5 << 42) + 65536..size - 4096).unwrap();
-        sink.put(size - 4096, &[8; 4096]).unwrap();
-        sink.finish().unwrap();
-        let before = peak_memory();
-        let start = Instant::now();
-        let disk = open(&image);
-        let mut bytes = [0; 8];
-        disk.read_at((5 << 42) + 10, &mut bytes).unwrap();
-        assert_eq!(bytes, [7; 8]);
-        disk.read_at(size - 8, &mut bytes).unwrap();
-        assert_eq!(bytes, [8; 8]);
-        disk.read_at(77, &mut bytes).unwrap();
-        assert_eq!(bytes, [0; 8]);
-        assert!(
-            start.elapsed() < Duration::from_millis(50),
-            "{:?}",
-            start.elapsed()
-        );
-        assert_eq!(virtual_size("vhdx", &image), size);
-        let mut at = 0;
-        let mut data = Vec::new();
-        while at < size {
-            let map = disk.extents(at..size).unwrap();
-            at = map.last().unwrap().range.end;
-            data.extend(map.into_iter().filter(|extent| extent.content == Content::Data));
-        }
-        let ranges: Vec<_> = data.iter().map(|extent| extent.range.clone()).collect();
-        assert_eq!(ranges, [5 << 42..(5 << 42) + 65536, size - 4096..size]);
-        // Others of these tests run at the same time.
-        assert!(peak_memory() < before + 64 * 1024 || std::env::var_os("RUST_TEST_THREADS").is_none());
-        std::fs::remove_file(&image).unwrap();
-    }
-    let mut files = OneFile {
-        disk: Arc::new(MemoryDisk::new("m", Vec::new())),
-        fresh: true,
-        blank: true,
-    };
-    let too_large = image::create(&shape(Format::Vhdx, size + 512, ""), &mut files);
-    assert!(too_large.err().unwrap().to_string().contains("64 TiB"));
 }
 
 /// The identifiers of the file and of its data, by the newest header.

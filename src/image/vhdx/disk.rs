@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Extent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Named, Neighbours, windows_parent::utf16},
+    image::{
+        Check, Format, Image, Info, Mapping, Named, Neighbours, map::push_mapping, windows_parent::utf16,
+    },
 };
 use std::{
     fs::File,
@@ -245,6 +247,36 @@ impl Image for Vhdx {
             details,
             ..Info::default()
         })
+    }
+
+    fn map(&self, range: Range<u64>) -> Result<Vec<Mapping>> {
+        let length = range.end.saturating_sub(range.start);
+        check_range(self.label(), self.size(), range.start, length)?;
+        let mut map = Vec::new();
+        let mut at = range.start;
+        for _ in 0..MOST_EXTENTS {
+            if at >= range.end {
+                break;
+            }
+            let run = self.run(at, range.end)?;
+            let (content, present, offset) = match run.kept {
+                Kept::There(host) => (Content::Data, true, Some(host)),
+                // Over a parent they hide what it has.
+                Kept::Zeros => (Content::Hole, self.has_parent(), None),
+                Kept::Parent => (Content::Hole, false, None),
+            };
+            let mapping = Mapping {
+                start: at,
+                length: run.length,
+                content,
+                present,
+                compressed: false,
+                offset,
+            };
+            push_mapping(&mut map, mapping);
+            at += run.length;
+        }
+        Ok(map)
     }
 
     fn check(&self) -> Result<Check> {

@@ -105,14 +105,14 @@ impl Locator {
             );
             Err(Error::new(Kind::Unsafe, name, text))
         })?;
-        if parent.sector_size() != sector_size {
+        let found = parent.disk.sector_size();
+        if found != sector_size && !parent.absent {
             let text = format!(
-                "has sectors of {} bytes, but {label}, whose parent it is, has sectors of {sector_size}",
-                parent.sector_size()
+                "has sectors of {found} bytes, but {label}, whose parent it is, has sectors of {sector_size}"
             );
-            return Err(Error::new(Kind::Corrupt, parent.label(), text));
+            return Err(Error::new(Kind::Corrupt, parent.disk.label(), text));
         }
-        Ok(parent)
+        Ok(parent.disk)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw};
+use super::{Format, qcow2, raw, vhd, vhdx};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -83,13 +83,29 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
 ///
 /// # Errors
 /// The sentence of what is wrong.
-#[allow(dead_code, reason = "formats to come")]
 pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
     match value {
         "on" | "yes" | "true" => Ok(true),
         "off" | "no" | "false" => Ok(false),
         _ => Err("on or off is expected".to_owned()),
     }
+}
+
+/// A number of bytes, with K, M, G or T for powers of 1024, as qemu-img has it.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let wrong = || "a number of bytes is expected, such as 1048576 or 1M".to_owned();
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (text.get(..at), 10),
+        Some((at, 'm' | 'M')) => (text.get(..at), 20),
+        Some((at, 'g' | 'G')) => (text.get(..at), 30),
+        Some((at, 't' | 'T')) => (text.get(..at), 40),
+        _ => (Some(text), 0),
+    };
+    let number: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// The files of an image that is made, or gone on with after a kill.
@@ -114,6 +130,8 @@ pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
         Format::Qcow2 => 0,
+        Format::Vhd => vhd::initial_size(shape),
+        Format::Vhdx => vhdx::initial_size(shape),
     }
 }
 
@@ -134,5 +152,25 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
                 Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
             }
         }
+        Format::Vhd => vhd::sink(shape, files)?,
+        Format::Vhdx => vhdx::sink(shape, files)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_bytes_are_those_of_qemu_img() {
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("3k"), Ok(3 << 10));
+        assert_eq!(
+            (bytes("2M"), bytes("1G"), bytes("64T")),
+            (Ok(2 << 20), Ok(1 << 30), Ok(64 << 40))
+        );
+        for wrong in ["", "M", "1.5M", "-1", "1MB", "18446744073709551615K", "ä"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -84,10 +84,13 @@ impl Layout {
             snapshots: 0,
             snapshots_offset: 0,
             incompatible: 0,
+            compatible: 0,
             autoclear: 0,
             compression: Compression::Deflate,
+            encryption: None,
             backing_name: None,
             backing_format: None,
+            data_name: None,
             bitmaps: None,
         };
         let cluster = header.cluster_size();

@@ -45,6 +45,9 @@ pub(super) fn mapping_at(table: &[u64], header: &Header, offset: u64) -> Result<
 
 fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64) -> Result<Mapping, Flaw> {
     if entry & COMPRESSED != 0 {
+        if header.has_external_data() {
+            return Err(Flaw::CompressedExternal);
+        }
         let (host, length) = compressed(entry, header.cluster_bits);
         return Ok(Mapping::Compressed { host, length });
     }
@@ -52,8 +55,10 @@ fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64)
     if !host.is_multiple_of(header.cluster_size()) {
         return Err(Flaw::Unaligned("data cluster", host));
     }
+    // Only in a data file of its own can a guest's cluster lie at the very beginning.
+    let there = host != 0 || header.has_external_data() && entry & COPIED != 0;
     let (data, zero) = match bitmap {
-        None => (host != 0 && entry & ZERO == 0, entry & ZERO != 0),
+        None => (there && entry & ZERO == 0, entry & ZERO != 0),
         Some((bitmap, subcluster)) => (
             bitmap >> subcluster & 1 != 0,
             bitmap >> (subcluster + SUBCLUSTERS) & 1 != 0,
@@ -63,9 +68,9 @@ fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64)
         // Version 2 has no such entries (nor have extended ones the flag in its old place).
         (_, true) if header.version < 3 => Err(Flaw::L2Entry(entry)),
         (true, true) => Err(Flaw::L2Entry(entry)),
-        (true, false) if host == 0 => Err(Flaw::L2Entry(entry)),
+        (true, false) if !there => Err(Flaw::L2Entry(entry)),
         (true, false) => Ok(Mapping::Data { host: host + within }),
-        (false, true) => Ok(Mapping::Zero { allocated: host != 0 }),
+        (false, true) => Ok(Mapping::Zero { allocated: there }),
         (false, false) => Ok(Mapping::Unallocated),
     }
 }

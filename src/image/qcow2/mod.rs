@@ -7,10 +7,14 @@ mod create;
 mod disk;
 mod flaw;
 mod header;
+mod header_extension;
+mod info;
+mod l2_cache;
 mod l2_table;
 mod refcount;
 mod sink;
 mod snapshot;
+mod unpacked;
 mod write;
 
 pub use create::Options;

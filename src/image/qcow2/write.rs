@@ -39,8 +39,14 @@ impl Qcow2 {
     pub fn open_writable(container: Arc<dyn Disk>, neighbours: &dyn Neighbours) -> Result<Self> {
         let mut disk = Self::open(container, neighbours)?;
         let header = &disk.header;
-        if header.incompatible & incompatible::DIRTY != 0 {
-            return Err(disk.flaw(Flaw::Dirty, 72));
+        for (bit, flaw) in [
+            (incompatible::DIRTY, Flaw::Dirty),
+            (incompatible::CORRUPT, Flaw::MarkedCorrupt),
+            (incompatible::EXTERNAL_DATA, Flaw::EditOfExternalData),
+        ] {
+            if header.incompatible & bit != 0 {
+                return Err(disk.flaw(flaw, 72));
+            }
         }
         if header.has_extended_l2() {
             return Err(Error::new(

@@ -8,116 +8,16 @@
     clippy::panic
 )]
 
-use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
+mod image_judges;
+
+use image_judges::{
+    MIB, extents, must_be_sound_and_equal, open, pattern, qemu_img, qemu_io, raw_source, read_all, run, text,
+};
 use rehome::{
-    disk::{Composite, Content, Disk, FileDisk, Kind, MemoryDisk, Sink},
-    image::{
-        self, Beside, Check, Format, Image, NoNeighbours,
-        qcow2::{Options, Qcow2, Qcow2Sink},
-    },
+    disk::{Content, Disk, FileDisk, Kind},
+    image::{self, Beside, Check, Format, NoNeighbours, qcow2::Qcow2},
 };
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
-use tempfile::TempDir;
-
-const MIB: u64 = 1 << 20;
-
-fn run(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program} must be installed: {error}"))
-}
-
-#[track_caller]
-fn qemu_img(arguments: &[&str]) -> String {
-    let output = run("qemu-img", arguments);
-    assert!(output.status.success(), "qemu-img {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn qemu_io(commands: &[&str], image: &Path) {
-    let mut arguments = vec!["-f", "qcow2"];
-    for command in commands {
-        arguments.extend(["-c", command]);
-    }
-    arguments.push(text(image));
-    let output = run("qemu-io", &arguments);
-    assert!(output.status.success(), "{output:?}");
-    assert!(
-        !String::from_utf8_lossy(&output.stdout).contains("failed"),
-        "{output:?}"
-    );
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn open(path: &Path) -> Arc<dyn Image> {
-    image::open(Arc::new(FileDisk::open(path).unwrap()), None, &Beside::new(path)).unwrap()
-}
-
-fn read_all(disk: &dyn Disk) -> Vec<u8> {
-    let mut bytes = vec![0xee; disk.size() as usize];
-    disk.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-/// A folder with "raw", a file of `size` bytes with data in places, and holes.
-fn raw_source(size: u64) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("raw");
-    let disk = FileDisk::create(&path, size).unwrap();
-    for (index, start) in (0..size).step_by(700_000).enumerate() {
-        let length = (1 << (index % 18)).min(size - start);
-        disk.write_at(start, &pattern(index as u64, length as usize))
-            .unwrap();
-    }
-    (folder, path)
-}
-
-/// Neither zeros nor wholly without order.
-fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 8) as u8 & 0x3f | 1
-    };
-    (0..length).map(next).collect()
-}
-
-/// All extents of `disk`, checked for order and gaps; what is not data must read as zeros.
-fn extents(disk: &dyn Disk) -> Vec<(std::ops::Range<u64>, Content)> {
-    let mut at = 0;
-    let mut map = Vec::new();
-    while at < disk.size() {
-        let part = disk.extents(at..disk.size()).unwrap();
-        assert!(!part.is_empty());
-        for extent in part {
-            assert_eq!(extent.range.start, at);
-            assert!(extent.range.end > at);
-            at = extent.range.end;
-            if extent.content != Content::Data {
-                let mut bytes = vec![0xee; (extent.range.end - extent.range.start) as usize];
-                disk.read_at(extent.range.start, &mut bytes).unwrap();
-                assert!(bytes.iter().all(|byte| *byte == 0), "{extent:?}");
-            }
-            map.push((extent.range, extent.content));
-        }
-    }
-    assert_eq!(at, disk.size());
-    map
-}
+use std::{path::Path, sync::Arc};
 
 #[test]
 fn everything_that_qemu_img_makes_is_read() {
@@ -167,7 +67,7 @@ fn everything_that_qemu_img_makes_is_read() {
 #[test]
 fn zero_clusters_discards_and_rewrites_are_read() {
     for options in ["compat=1.1", "extended_l2=on", "cluster_size=512", "compat=0.10"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = image_judges::folder();
         let image = folder.path().join("image.qcow2");
         qemu_img(&["create", "-f", "qcow2", "-o", options, text(&image), "20M"]);
         qemu_io(
@@ -241,193 +141,6 @@ fn a_chain_of_backing_files_is_read_through() {
             .any(|(range, content)| *content == Content::Hole && range.start >= 7 * MIB)
     );
     let _ = base;
-}
-
-/// Puts what `source` holds into `sink`, by `threads` threads in chunks of 256 KiB; zeros are skipped. Stops after
-/// `most` bytes, with a checkpoint at about half of that.
-fn pour(source: &dyn Disk, sink: &Qcow2Sink, threads: usize, kept: u64, most: u64) {
-    let chunk = (256 << 10).max(u64::from(sink.unit()));
-    let unit = u64::from(sink.unit());
-    let next = AtomicU64::new(kept);
-    let end = source.size().min(most);
-    let work = || {
-        loop {
-            let start = next.fetch_add(chunk, Ordering::SeqCst);
-            if start >= end {
-                return;
-            }
-            let mut bytes = vec![0; chunk.min(source.size() - start) as usize];
-            source.read_at(start, &mut bytes).unwrap();
-            let mut at = start;
-            for piece in bytes.chunks(unit as usize) {
-                let piece_end = at + piece.len() as u64;
-                if piece.iter().all(|byte| *byte == 0) {
-                    sink.skip(at..piece_end).unwrap();
-                } else {
-                    sink.put(at, piece).unwrap();
-                }
-                at = piece_end;
-            }
-            if start / chunk % 29 == 3 {
-                sink.checkpoint().unwrap();
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-}
-
-fn create(path: &Path, size: u64, options: Options) -> Qcow2Sink {
-    let file = FileDisk::create(path, 0).unwrap();
-    Qcow2Sink::create(Arc::new(file), size, options).unwrap()
-}
-
-#[track_caller]
-fn must_be_sound_and_equal(image: &Path, raw: &Path) {
-    let check = qemu_img(&["check", "-f", "qcow2", text(image)]);
-    assert!(check.contains("No errors were found"), "{check}");
-    qemu_img(&["compare", "-f", "raw", "-F", "qcow2", text(raw), text(image)]);
-    assert!(read_all(open(image).as_ref()) == std::fs::read(raw).unwrap());
-}
-
-#[test]
-fn what_we_write_is_sound_and_the_same_whatever_the_number_of_threads() {
-    for (size, bits) in [
-        (20 * MIB + 512, 16),
-        (20 * MIB, 12),
-        (20 * MIB, 21),
-        (3 * 512, 16),
-        (MIB, 16),
-    ] {
-        let (folder, raw) = raw_source(size);
-        let options = Options { cluster_bits: bits };
-        let source = FileDisk::open(&raw).unwrap();
-        let mut first = None;
-        for threads in [1, 2, 5] {
-            let image = folder.path().join(format!("image{threads}.qcow2"));
-            let sink = create(&image, size, options);
-            pour(&source, &sink, threads, 0, u64::MAX);
-            sink.finish().unwrap();
-            must_be_sound_and_equal(&image, &raw);
-            let bytes = std::fs::read(&image).unwrap();
-            assert!(
-                *first.get_or_insert_with(|| bytes.clone()) == bytes,
-                "{threads} threads, {size} bytes"
-            );
-        }
-        let info = qemu_img(&["info", "--output=json", text(&folder.path().join("image1.qcow2"))]);
-        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-        assert_eq!(info["virtual-size"], size);
-        assert_eq!(info["cluster-size"], 1_u64 << bits);
-        assert_eq!(info["format-specific"]["data"]["compat"], "1.1");
-    }
-}
-
-#[test]
-fn an_image_is_sound_at_every_checkpoint_and_a_resumed_one_ends_in_the_same_bytes() {
-    let size = 30 * MIB + 1024;
-    let (folder, raw) = raw_source(size);
-    let source = FileDisk::open(&raw).unwrap();
-    // With clusters of 4 KiB there are 15 second-level tables and several refcount blocks.
-    for bits in [12, 16] {
-        let options = Options { cluster_bits: bits };
-        let whole = folder.path().join(format!("whole{bits}"));
-        let sink = create(&whole, size, options);
-        pour(&source, &sink, 2, 0, u64::MAX);
-        sink.finish().unwrap();
-        let whole = std::fs::read(whole).unwrap();
-        for threads in [1, 3] {
-            let image = folder.path().join(format!("killed{bits}-{threads}"));
-            let sink = create(&image, size, options);
-            pour(&source, &sink, threads, 0, 20 * MIB);
-            sink.checkpoint().unwrap();
-            drop(sink);
-            let check = qemu_img(&["check", "-f", "qcow2", text(&image)]);
-            assert!(check.contains("No errors were found"), "{check}");
-
-            // The second run is killed too, before it has come as far as the first.
-            let container = || Arc::new(FileDisk::open_writable(&image).unwrap());
-            let sink = Qcow2Sink::resume(container(), size, options).unwrap();
-            sink.keep(0..MIB).unwrap();
-            pour(&source, &sink, threads, MIB, 2 * MIB);
-            sink.keep(2 * MIB..9 * MIB).unwrap();
-            sink.checkpoint().unwrap();
-            drop(sink);
-            let check = qemu_img(&["check", "-f", "qcow2", text(&image)]);
-            assert!(check.contains("No errors were found"), "{check}");
-
-            // The third trusts all that the first had done.
-            let sink = Qcow2Sink::resume(container(), size, options).unwrap();
-            sink.keep(0..20 * MIB).unwrap();
-            pour(&source, &sink, threads, 20 * MIB, u64::MAX);
-            sink.finish().unwrap();
-            must_be_sound_and_equal(&image, &raw);
-            assert!(
-                std::fs::read(&image).unwrap() == whole,
-                "{bits} bits, {threads} threads"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_sink_lets_go_of_those_who_wait_when_it_is_abandoned() {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = create(&folder.path().join("image"), MIB, Options::default());
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| sink.put(65536, &[1; 65536]));
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        sink.abandon();
-        assert_eq!(waiting.join().unwrap().unwrap_err().kind, Kind::Cancelled);
-    });
-    assert_eq!(sink.skip(0..65536).unwrap_err().kind, Kind::Cancelled);
-    assert_eq!(sink.finish().unwrap_err().kind, Kind::Cancelled);
-}
-
-#[test]
-fn a_sink_refuses_what_makes_no_sense() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    let sink = create(&path, MIB, Options::default());
-    assert_eq!(sink.put(1, &[1; 65536]).unwrap_err().kind, Kind::OutOfRange);
-    assert_eq!(sink.skip(0..2 * MIB).unwrap_err().kind, Kind::OutOfRange);
-    assert!(
-        sink.finish()
-            .unwrap_err()
-            .to_string()
-            .contains("only 0 of 1048576 bytes")
-    );
-    sink.skip(0..MIB / 2).unwrap();
-    assert_eq!(sink.put(0, &[1; 65536]).unwrap_err().kind, Kind::Exists);
-    assert_eq!(sink.keep(MIB / 2..MIB).unwrap_err().kind, Kind::Unsafe);
-    let container = Arc::new(FileDisk::open_writable(&path).unwrap());
-    let other = Qcow2Sink::resume(container, 2 * MIB, Options::default()).unwrap_err();
-    assert!(other.to_string().contains("cannot be resumed"), "{other}");
-}
-
-#[test]
-fn a_large_disk_costs_what_its_data_costs() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("image");
-    let size = 8 << 40;
-    let sink = create(&image, size, Options::default());
-    sink.skip(0..5 << 40).unwrap();
-    sink.put(5 << 40, &[7; 65536]).unwrap();
-    sink.skip((5 << 40) + 65536..size).unwrap();
-    sink.finish().unwrap();
-    let check = qemu_img(&["check", text(&image)]);
-    assert!(check.contains("No errors were found"), "{check}");
-    assert!(image.metadata().unwrap().len() < MIB);
-    let disk = open(&image);
-    let map = disk.extents(0..size).unwrap();
-    assert_eq!(map.len(), 3);
-    assert_eq!(map[1].range, 5 << 40..(5 << 40) + 65536);
-    let mut bytes = [0; 4];
-    disk.read_at((5 << 40) + 10, &mut bytes).unwrap();
-    assert_eq!(bytes, [7; 4]);
 }
 
 #[test]
@@ -520,7 +233,7 @@ fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
         disk.flush().unwrap();
         drop(disk);
         std::fs::write(&raw, &model).unwrap();
-        must_be_sound_and_equal(&image, &raw);
+        must_be_sound_and_equal("qcow2", &image, &raw);
     }
 }
 
@@ -555,15 +268,15 @@ fn an_edit_leaves_backing_file_and_snapshots_as_they_were() {
         assert!(std::fs::read(&raw).unwrap() == before);
         let flat = folder.path().join("flat");
         std::fs::write(&flat, &model).unwrap();
-        must_be_sound_and_equal(&image, &flat);
+        must_be_sound_and_equal("qcow2", &image, &flat);
         qemu_img(&["snapshot", "-a", "one", text(&image)]);
-        must_be_sound_and_equal(&image, &saved);
+        must_be_sound_and_equal("qcow2", &image, &saved);
     }
 }
 
 #[test]
 fn an_image_that_cannot_be_written_safely_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = image_judges::folder();
     let image = folder.path().join("image.qcow2");
     qemu_img(&[
         "create",
@@ -658,7 +371,7 @@ fn the_refcount_table_grows_when_an_edit_needs_it() {
         "cluster_size=512,refcount_bits=64",
         "cluster_size=512,refcount_bits=16",
     ] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = image_judges::folder();
         let image = folder.path().join("image.qcow2");
         let size = 30 * MIB;
         qemu_img(&["create", "-f", "qcow2", "-o", options, text(&image), "30M"]);
@@ -675,7 +388,7 @@ fn the_refcount_table_grows_when_an_edit_needs_it() {
         assert_ne!(table_size(&image), before, "the test does not test what it says");
         let raw = folder.path().join("raw");
         std::fs::write(&raw, &model).unwrap();
-        must_be_sound_and_equal(&image, &raw);
+        must_be_sound_and_equal("qcow2", &image, &raw);
         assert_eq!(open(&image).check().unwrap(), Check::default());
     }
 }
@@ -717,169 +430,5 @@ fn threads_that_write_in_place_do_not_disturb_each_other() {
         }
     }
     std::fs::write(&raw, &model).unwrap();
-    must_be_sound_and_equal(&image, &raw);
-}
-
-#[test]
-fn what_was_written_after_the_last_checkpoint_may_be_lost_or_torn() {
-    let size = 24 * MIB;
-    let (folder, raw) = raw_source(size);
-    let source = FileDisk::open(&raw).unwrap();
-    let options = Options { cluster_bits: 12 };
-    let whole = folder.path().join("whole");
-    let sink = create(&whole, size, options);
-    pour(&source, &sink, 1, 0, u64::MAX);
-    sink.finish().unwrap();
-    let whole = std::fs::read(whole).unwrap();
-    let image = folder.path().join("killed");
-    let sink = create(&image, size, options);
-    pour(&source, &sink, 2, 0, 10 * MIB);
-    sink.checkpoint().unwrap();
-    let lasting = std::fs::read(&image).unwrap();
-    pour(&source, &sink, 2, 10 * MIB, 18 * MIB);
-    drop(sink);
-    // After a power cut some of what came later is there, some is not.
-    let later = std::fs::read(&image).unwrap();
-    let mut dice = 7_u64;
-    for round in 0..6 {
-        let mut torn = later.clone();
-        for (index, sector) in torn.chunks_mut(512).enumerate() {
-            dice = dice
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            if (dice >> 33).is_multiple_of(3) || round == 5 {
-                let old = lasting.get(index * 512..index * 512 + 512).unwrap_or(&[0; 512]);
-                sector.copy_from_slice(old);
-            }
-        }
-        std::fs::write(&image, &torn).unwrap();
-        let container = Arc::new(FileDisk::open_writable(&image).unwrap());
-        let sink = Qcow2Sink::resume(container, size, options).unwrap();
-        sink.keep(0..10 * MIB).unwrap();
-        pour(&source, &sink, 2, 10 * MIB, u64::MAX);
-        sink.finish().unwrap();
-        must_be_sound_and_equal(&image, &raw);
-        assert!(std::fs::read(&image).unwrap() == whole, "round {round}");
-    }
-}
-
-#[test]
-fn a_full_container_fails_every_thread_and_none_waits_for_ever() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    // A container that cannot grow beyond 4 MiB, as a device cannot.
-    let file: Arc<dyn Disk> = Arc::new(FileDisk::create(&path, 4 * MIB).unwrap());
-    let device = Arc::new(Composite::slice("device", file, 0..4 * MIB).unwrap());
-    let sink = Qcow2Sink::create(device.clone(), 20 * MIB, Options::default()).unwrap();
-    let next = AtomicU64::new(0);
-    let failed = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                loop {
-                    let start = next.fetch_add(65536, Ordering::SeqCst);
-                    if start >= 20 * MIB {
-                        return;
-                    }
-                    if sink.put(start, &[1; 65536]).is_err() {
-                        failed.fetch_add(1, Ordering::SeqCst);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(failed.into_inner(), 3);
-    assert_eq!(sink.put(0, &[1; 65536]).unwrap_err().kind, Kind::Cancelled);
-    sink.checkpoint().unwrap();
-    let check = qemu_img(&["check", "-f", "qcow2", text(&path)]);
-    assert!(check.contains("No errors were found"), "{check}");
-    // What fits is written to it as to a file.
-    let sink = Qcow2Sink::create(device, 20 * MIB, Options::default()).unwrap();
-    sink.put(0, &[9; 2 << 20]).unwrap();
-    sink.skip(2 * MIB..20 * MIB).unwrap();
-    sink.finish().unwrap();
-    let mut model = vec![0; 20 << 20];
-    model[..2 << 20].fill(9);
-    let raw = folder.path().join("raw");
-    std::fs::write(&raw, model).unwrap();
-    must_be_sound_and_equal(&path, &raw);
-}
-
-/// One run of the guest's disk: clusters, what they hold (`None`: zeros), and whether a checkpoint follows.
-type Piece = (u64, Option<u8>, bool);
-
-/// Gives `pieces` from `from` to `to` to `sink`. The last one of the disk is cut at its end.
-fn deliver(sink: &Qcow2Sink, size: u64, pieces: &[Piece], range: std::ops::Range<usize>, model: &mut [u8]) {
-    let unit = u64::from(sink.unit());
-    let mut at = 0;
-    for (index, (clusters, content, checkpoint)) in pieces.iter().enumerate() {
-        let end = (at + clusters * unit).min(size);
-        if range.contains(&index) && at < end {
-            match content {
-                Some(byte) => {
-                    let bytes = vec![*byte; (end - at) as usize];
-                    sink.put(at, &bytes).unwrap();
-                    model[at as usize..end as usize].copy_from_slice(&bytes);
-                }
-                None => sink.skip(at..end).unwrap(),
-            }
-            if *checkpoint {
-                sink.checkpoint().unwrap();
-            }
-        }
-        at = end;
-    }
-    if range.end == pieces.len() && at < size {
-        sink.skip(at..size).unwrap();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_pattern_killed_anywhere_ends_in_the_same_sound_image(
-        cluster_bits in 12..=17_u32,
-        size in 1..6 * MIB,
-        pieces in vec((1..200_u64, option::weighted(0.6, 1..=255_u8), weighted(0.2)), 1..40),
-        killed in any::<Index>(),
-        trusted in any::<Index>(),
-    ) {
-        let options = Options { cluster_bits };
-        let mut model = vec![0; size as usize];
-        let whole = Arc::new(MemoryDisk::new("whole", Vec::new()));
-        let sink = Qcow2Sink::create(whole.clone(), size, options).unwrap();
-        deliver(&sink, size, &pieces, 0..pieces.len(), &mut model);
-        sink.finish().unwrap();
-
-        let disk = Arc::new(MemoryDisk::new("killed", Vec::new()));
-        let sink = Qcow2Sink::create(disk.clone(), size, options).unwrap();
-        let killed = killed.index(pieces.len());
-        deliver(&sink, size, &pieces, 0..killed, &mut model);
-        sink.checkpoint().unwrap();
-        drop(sink);
-        prop_assert_eq!(Qcow2::open(disk.clone(), &NoNeighbours).unwrap().check().unwrap(), Check::default());
-        let trusted = if killed == 0 { 0 } else { trusted.index(killed + 1) };
-        let kept: u64 = pieces[..trusted].iter().map(|(clusters, ..)| clusters << cluster_bits).sum();
-        let sink = Qcow2Sink::resume(disk.clone(), size, options).unwrap();
-        sink.keep(0..kept.min(size)).unwrap();
-        deliver(&sink, size, &pieces, trusted..pieces.len(), &mut model);
-        sink.finish().unwrap();
-        prop_assert!(disk.contents() == whole.contents());
-
-        let folder = tempfile::tempdir().unwrap();
-        let (image, raw) = (folder.path().join("image"), folder.path().join("raw"));
-        std::fs::write(&image, disk.contents()).unwrap();
-        std::fs::write(&raw, &model).unwrap();
-        let image_disk = open(&image);
-        prop_assert!(read_all(image_disk.as_ref()) == model);
-        prop_assert_eq!(image_disk.check().unwrap(), Check::default());
-        let check = qemu_img(&["check", "-f", "qcow2", text(&image)]);
-        prop_assert!(check.contains("No errors were found"), "{}", check);
-        // qemu-img rounds a raw file of another length up to sectors.
-        if size % 512 == 0 {
-            qemu_img(&["compare", "-f", "raw", "-F", "qcow2", text(&raw), text(&image)]);
-        }
-    }
+    must_be_sound_and_equal("qcow2", &image, &raw);
 }

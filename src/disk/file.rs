@@ -222,6 +222,17 @@ impl Disk for FileDisk {
         Ok(())
     }
 
+    fn preallocate(&self, range: Range<u64>) -> Result<()> {
+        self.must_be_writable(range.start)?;
+        let length = range.end.saturating_sub(range.start);
+        check_range(&self.label, self.size(), range.start, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, length)
+            .map_err(|error| self.error(range.start, error))
+    }
+
     fn plain(&self, offset: u64) -> Option<(&File, u64, u64)> {
         let length = self.size().checked_sub(offset)?;
         Some((&self.file, offset, length))

@@ -84,6 +84,12 @@ pub trait Disk: Debug + Send + Sync {
         Err(Error::new(Kind::Unsupported, self.label(), "has a fixed size"))
     }
 
+    /// Takes space for `range` now, so that it cannot run out later; what is read there stays.
+    fn preallocate(&self, range: Range<u64>) -> Result<()> {
+        let text = "has no space that could be taken in advance";
+        Err(Error::new(Kind::Unsupported, self.label(), text).at(range.start))
+    }
+
     /// The bytes from `offset` on lie unchanged in a host file, at `(file, offset there, length)`: what reflink and
     /// `copy_file_range` need.
     fn plain(&self, _offset: u64) -> Option<(&File, u64, u64)> {

@@ -85,7 +85,13 @@ impl Qcow2 {
         }
         let entries = header.l1_needed().min(u64::from(snapshot.l1_size));
         let label = format!("{label} snapshot {wanted}");
-        Self::with_table(container, label, header, (snapshot.l1_offset, entries), neighbours)
+        Self::with_table(
+            container,
+            label,
+            header,
+            (snapshot.l1_offset, entries),
+            neighbours,
+        )
     }
 
     /// Size of the disk in `container`, in bytes, and what the image says of itself, without opening the files that it

@@ -80,6 +80,10 @@ pub(super) enum Flaw {
     Dirty,
     #[error("{0}")]
     CannotGrow(&'static str),
+    #[error("{0}")]
+    Options(&'static str),
+    #[error("{0} needs compat=1.1")]
+    NeedsVersion3(&'static str),
     #[error(transparent)]
     Truncated(#[from] Truncated),
 }
@@ -91,6 +95,8 @@ impl Flaw {
             Self::Encrypted(_)
             | Self::EditOfExternalData
             | Self::UnnamedData
+            | Self::Options(_)
+            | Self::NeedsVersion3(_)
             | Self::UnknownFeature { .. }
             | Self::Version(_) => Kind::Unsupported,
             Self::CannotGrow(_) => Kind::Full,

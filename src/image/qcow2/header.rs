@@ -48,8 +48,10 @@ pub(super) mod autoclear {
 
 /// How compressed clusters are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// Deflate without an envelope: what qemu calls zlib.
     Deflate,
+    /// Zstandard: needs qemu 5.1.
     Zstd,
 }
 
@@ -323,7 +325,7 @@ fn parse_backing_name(bytes: &[u8], cluster_bits: u32) -> Result<Option<Vec<u8>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::qcow2::create::{Layout, Options};
+    use crate::image::qcow2::{layout::Layout, options::Options};
 
     fn sample() -> Vec<u8> {
         Layout::new(10 << 30, Options::default())
@@ -335,11 +337,41 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_parsed() {
-        for (size, cluster_bits) in [(0, 16), (1, 12), (10 << 30, 16), (8 << 40, 16), (1 << 50, 21)] {
-            let header = Layout::new(size, Options { cluster_bits }).unwrap().header;
+        let shape = |cluster_bits| Options {
+            cluster_bits,
+            ..Options::default()
+        };
+        let shapes = [
+            (0, shape(16)),
+            (1, shape(9)),
+            (10 << 30, shape(16)),
+            (8 << 40, shape(16)),
+            (1 << 50, shape(21)),
+            (
+                1 << 30,
+                Options {
+                    version: 2,
+                    ..shape(16)
+                },
+            ),
+            (
+                1 << 30,
+                Options {
+                    extended_l2: true,
+                    lazy_refcounts: true,
+                    refcount_order: 6,
+                    compression: Compression::Zstd,
+                    data_file: Some("data".to_owned()),
+                    data_file_raw: true,
+                    ..shape(14)
+                },
+            ),
+        ];
+        for (size, options) in shapes {
+            let header = Layout::new(size, options).unwrap().header;
             assert_eq!(Header::parse(&header.encode().unwrap()), Ok(header));
         }
-        assert!(Layout::new(1 << 60, Options { cluster_bits: 12 }).is_err());
+        assert!(Layout::new(1 << 60, shape(12)).is_err());
         assert!(Layout::new(u64::MAX, Options::default()).is_err());
     }
 

@@ -44,9 +44,7 @@ pub(super) fn text(bytes: &[u8], length: u32, wanted: u32) -> Result<Option<&[u8
 pub(super) fn feature_name(bytes: &[u8], length: u32, bit: u32) -> Option<String> {
     let names = text(bytes, length, FEATURE_NAMES).ok()??;
     let bit = u8::try_from(bit).ok()?;
-    let name = names
-        .chunks_exact(48)
-        .find(|name| name.starts_with(&[0, bit]))?;
+    let name = names.chunks_exact(48).find(|name| name.starts_with(&[0, bit]))?;
     let text = name.get(2..)?.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }

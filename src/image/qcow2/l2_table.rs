@@ -10,6 +10,9 @@ const COMPRESSED: u64 = 1 << 62;
 /// Reads as zeros (version 3, not extended).
 pub(super) const ZERO: u64 = 1;
 
+/// All parts of an extended entry are data.
+pub(super) const ALL_DATA: u64 = 0xffff_ffff;
+
 /// Parts of a cluster that extended entries map one by one.
 pub(super) const SUBCLUSTERS: u64 = 32;
 
@@ -83,6 +86,13 @@ pub(super) fn compressed(entry: u64, cluster_bits: u32) -> (u64, u64) {
     (host, (sectors + 1) * 512 - host % 512)
 }
 
+/// The entry of a compressed cluster of `length` bytes at `host`.
+pub(super) fn compressed_entry(host: u64, length: u64, cluster_bits: u32) -> u64 {
+    let offset_bits = 62_u32.saturating_sub(cluster_bits.saturating_sub(8));
+    let sectors = (host + length - 1) / 512 - host / 512;
+    COMPRESSED | sectors << offset_bits | host
+}
+
 /// The cluster that `entry` refers to and uses up, whether data or kept for zeros; `None` for a compressed one.
 pub(super) fn standard_host(entry: u64) -> Option<u64> {
     (entry & COMPRESSED == 0 && entry & OFFSET != 0).then_some(entry & OFFSET)
@@ -111,7 +121,7 @@ pub(super) fn bytes(words: &[u64]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::qcow2::create::{Layout, Options};
+    use crate::image::qcow2::{layout::Layout, options::Options};
 
     fn header(incompatible: u64) -> Header {
         let mut header = Layout::new(1 << 30, Options::default()).unwrap().header;

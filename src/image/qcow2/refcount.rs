@@ -21,7 +21,7 @@ pub(super) fn count_at(block: &[u8], index: usize, order: u32) -> u64 {
 }
 
 /// Sets the count at `index`; `false` if it does not fit.
-fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
+pub(super) fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
     let bits = 1_u32 << order;
     if bits < 64 && count >> bits != 0 {
         return false;

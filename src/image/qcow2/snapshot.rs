@@ -64,7 +64,11 @@ pub(super) fn find(snapshots: Vec<Snapshot>, wanted: &str) -> std::result::Resul
         .take(MOST_LISTED)
         .map(|snapshot| {
             let (id, name) = (&snapshot.id, &snapshot.name);
-            format!("{} \"{}\"", String::from_utf8_lossy(id), String::from_utf8_lossy(name))
+            format!(
+                "{} \"{}\"",
+                String::from_utf8_lossy(id),
+                String::from_utf8_lossy(name)
+            )
         })
         .collect();
     let there = match snapshots.len() {
@@ -96,7 +100,14 @@ pub(super) fn read(container: &dyn Disk, header: &Header) -> Result<(Vec<Snapsho
         let size = container.size();
         if at.saturating_add(length) > size {
             let what = "snapshot table";
-            return Err(error(Flaw::PastTheEnd { what, offset: at, size }, at));
+            return Err(error(
+                Flaw::PastTheEnd {
+                    what,
+                    offset: at,
+                    size,
+                },
+                at,
+            ));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         container.read_at(at, &mut bytes)?;
@@ -126,10 +137,7 @@ fn length_of_rest(entry: &[u8]) -> std::result::Result<u64, Flaw> {
 
 fn parse(entry: &[u8], header: &Header) -> std::result::Result<Snapshot, Flaw> {
     let extra = u32_be(entry, 36)? as usize;
-    let (id, name) = (
-        usize::from(u16_be(entry, 12)?),
-        usize::from(u16_be(entry, 14)?),
-    );
+    let (id, name) = (usize::from(u16_be(entry, 12)?), usize::from(u16_be(entry, 14)?));
     let names = ENTRY.saturating_add(extra);
     let snapshot = Snapshot {
         l1_offset: u64_be(entry, 0)?,
@@ -143,7 +151,11 @@ fn parse(entry: &[u8], header: &Header) -> std::result::Result<Snapshot, Flaw> {
         } else {
             u64::from(u32_be(entry, 32)?)
         },
-        disk_size: if extra >= 16 { Some(u64_be(entry, 48)?) } else { None },
+        disk_size: if extra >= 16 {
+            Some(u64_be(entry, 48)?)
+        } else {
+            None
+        },
     };
     if u64::from(snapshot.l1_size) * 8 > LARGEST_L1 {
         return Err(Flaw::L1TooLarge(snapshot.l1_size));

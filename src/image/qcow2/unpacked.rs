@@ -79,7 +79,6 @@ impl Qcow2 {
         // Two clusters at most, by the width of the field.
         let mut packed = vec![0; usize::try_from(available).unwrap_or(0)];
         self.container.read_at(host, &mut packed)?;
-        unpack(self.header.compression, &packed, cluster).map_err(|flaw| self.flaw(flaw, host))?;
-        Ok(())
+        unpack(self.header.compression, &packed, cluster).map_err(|flaw| self.flaw(flaw, host))
     }
 }

@@ -11,11 +11,12 @@
 mod image_judges;
 
 use image_judges::{
-    MIB, extents, must_be_sound_and_equal, open, pattern, qemu_img, qemu_io, raw_source, read_all, run, text,
+    MIB, edit, extents, must_be_sound_and_equal, open, pattern, qemu_img, qemu_io, raw_source, read_all, run,
+    text,
 };
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind},
-    image::{self, Beside, Check, Format, NoNeighbours, qcow2::Qcow2},
+    image::{self, Beside, Check, Format, Image, NoNeighbours, qcow2::Qcow2},
 };
 use std::{path::Path, sync::Arc};
 
@@ -177,26 +178,6 @@ fn open_writable(path: &Path) -> Qcow2 {
     Qcow2::open_writable(container, &Beside::new(path)).unwrap()
 }
 
-/// Does the same to `image` and to the bytes in `model`, in steps that follow from `seed`.
-fn edit(image: &Qcow2, model: &mut [u8], seed: u64, steps: u64) {
-    let size = model.len() as u64;
-    for step in 0..steps {
-        let dice = pattern(seed * 1000 + step, 32);
-        let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap());
-        let start = number(0) % size;
-        let length = ((number(8) % 200_000) >> (number(16) % 10)).min(size - start);
-        let range = start as usize..(start + length) as usize;
-        if number(24) % 4 == 0 {
-            image.write_zeros(start..start + length).unwrap();
-            model[range].fill(0);
-        } else {
-            let bytes = pattern(step, length as usize);
-            image.write_at(start, &bytes).unwrap();
-            model[range].copy_from_slice(&bytes);
-        }
-    }
-}
-
 #[test]
 fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
     let size = 12 * MIB + 512;
@@ -212,6 +193,9 @@ fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
         "preallocation=metadata",
         "compression_type=zstd -c",
         "cluster_size=4k -c",
+        "extended_l2=on",
+        "extended_l2=on,cluster_size=16k,refcount_bits=2 -c",
+        "extended_l2=on,preallocation=metadata",
     ];
     for (seed, shape) in shapes.iter().enumerate() {
         let (folder, raw) = raw_source(size);
@@ -227,7 +211,8 @@ fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
         arguments.extend([text(&raw), text(&image)]);
         qemu_img(&arguments);
         let disk = open_writable(&image);
-        edit(&disk, &mut model, seed as u64, 120);
+        let cluster = disk.info().unwrap().unit;
+        edit(&disk, &mut model, seed as u64, 120, cluster);
         assert!(read_all(&disk) == model, "{shape}");
         extents(&disk);
         disk.flush().unwrap();
@@ -240,11 +225,11 @@ fn edits_in_place_are_what_qemu_img_reads_and_leave_it_sound() {
 #[test]
 fn an_edit_leaves_backing_file_and_snapshots_as_they_were() {
     let size = 6 * MIB;
-    for cluster in ["512", "65536"] {
+    for (cluster, version) in [("512", "1.1"), ("65536", "1.1"), ("4096", "0.10")] {
         let (folder, raw) = raw_source(size);
         let before = std::fs::read(&raw).unwrap();
         let image = folder.path().join("image.qcow2");
-        let options = format!("cluster_size={cluster}");
+        let options = format!("cluster_size={cluster},compat={version}");
         qemu_img(&[
             "create",
             "-f",
@@ -263,7 +248,9 @@ fn an_edit_leaves_backing_file_and_snapshots_as_they_were() {
         qemu_img(&["snapshot", "-c", "one", text(&image)]);
         let mut model = std::fs::read(&saved).unwrap();
         let disk = open_writable(&image);
-        edit(&disk, &mut model, 77, 100);
+        // Version 2 cannot say that what is discarded is zeros and not what the backing file holds.
+        let unit = disk.info().unwrap().unit.filter(|_| version == "1.1");
+        edit(&disk, &mut model, 77, 100, unit);
         drop(disk);
         assert!(std::fs::read(&raw).unwrap() == before);
         let flat = folder.path().join("flat");
@@ -278,25 +265,234 @@ fn an_edit_leaves_backing_file_and_snapshots_as_they_were() {
 fn an_image_that_cannot_be_written_safely_is_refused() {
     let folder = image_judges::folder();
     let image = folder.path().join("image.qcow2");
+    qemu_img(&["create", "-f", "qcow2", text(&image), "1M"]);
+    let container = || Arc::new(FileDisk::open_writable(&image).unwrap());
+    // Marked corrupt, then not closed in order.
+    for (bit, expected) in [(2, "marked corrupt"), (1, "not closed in order")] {
+        container().write_at(79, &[bit]).unwrap();
+        let error = Qcow2::open_writable(container(), &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsafe);
+        assert!(error.to_string().contains(expected), "{error}");
+        let info = open(&image).info().unwrap();
+        assert_eq!((info.corrupt, info.dirty), (bit == 2, bit == 1));
+    }
+    let reading = Qcow2::open(container(), &NoNeighbours).unwrap();
+    assert_eq!(reading.write_at(0, &[1]).unwrap_err().kind, Kind::ReadOnly);
+    assert_eq!(reading.write_zeros(0..1).unwrap_err().kind, Kind::ReadOnly);
+    assert_eq!(reading.discard(0..1).unwrap_err().kind, Kind::ReadOnly);
+    assert_eq!(reading.repair_leaks().unwrap_err().kind, Kind::ReadOnly);
     qemu_img(&[
         "create",
         "-f",
         "qcow2",
         "-o",
-        "extended_l2=on",
+        "data_file=/dev/null",
         text(&image),
-        "1M",
+        "0",
     ]);
-    let container = || Arc::new(FileDisk::open_writable(&image).unwrap());
-    let error = Qcow2::open_writable(container(), &NoNeighbours).unwrap_err();
-    assert!(error.to_string().contains("extended L2"), "{error}");
-    qemu_img(&["create", "-f", "qcow2", text(&image), "1M"]);
-    container().write_at(79, &[1]).unwrap();
-    let error = Qcow2::open_writable(container(), &NoNeighbours).unwrap_err();
-    assert_eq!(error.kind, Kind::Unsafe);
-    let reading = Qcow2::open(container(), &NoNeighbours).unwrap();
-    assert_eq!(reading.write_at(0, &[1]).unwrap_err().kind, Kind::ReadOnly);
-    assert_eq!(reading.write_zeros(0..1).unwrap_err().kind, Kind::ReadOnly);
+    let beside = Beside::new(&image).allowing(Path::new("/dev"));
+    let error = Qcow2::open_writable(container(), &beside).unwrap_err();
+    assert!(error.to_string().contains("no regular file"), "{error}");
+}
+
+#[test]
+fn the_disk_of_a_snapshot_is_what_going_back_to_it_gives() {
+    for options in ["compat=1.1", "extended_l2=on", "compat=0.10,cluster_size=4k"] {
+        let (folder, raw) = raw_source(5 * MIB);
+        let image = folder.path().join("image.qcow2");
+        qemu_img(&["convert", "-O", "qcow2", "-o", options, text(&raw), text(&image)]);
+        qemu_img(&["snapshot", "-c", "first one", text(&image)]);
+        qemu_io(&["write -P 3 1M 300k", "discard 2M 1M"], &image);
+        qemu_img(&["snapshot", "-c", "2", text(&image)]);
+        if options != "compat=0.10,cluster_size=4k" {
+            qemu_img(&["resize", text(&image), "9M"]);
+            qemu_io(&["write -P 4 8M 300k"], &image);
+        }
+        qemu_img(&["snapshot", "-c", "third", text(&image)]);
+        qemu_io(&["write -P 5 0 4M"], &image);
+        let container = || Arc::new(FileDisk::open(&image).unwrap());
+        let info = open(&image).info().unwrap();
+        let names: Vec<_> = info.snapshots.iter().map(|s| (&*s.id, &*s.name)).collect();
+        assert_eq!(names, [("1", "first one"), ("2", "2"), ("3", "third")]);
+        assert!(
+            info.snapshots
+                .iter()
+                .all(|s| s.taken > Some(1_600_000_000) && s.machine_state == 0)
+        );
+        for (wanted, size) in [("first one", 5), ("1", 5), ("2", 5), ("third", 9)] {
+            let copy = folder.path().join("copy");
+            std::fs::copy(&image, &copy).unwrap();
+            qemu_img(&["snapshot", "-a", wanted, text(&copy)]);
+            qemu_img(&["convert", "-O", "raw", text(&copy), text(&raw)]);
+            let disk = Qcow2::open_snapshot(container(), wanted, &NoNeighbours).unwrap();
+            assert!(options.contains("4k") || disk.size() == size * MIB);
+            assert!(
+                read_all(&disk) == std::fs::read(&raw).unwrap(),
+                "{options} {wanted}"
+            );
+            assert_eq!(disk.check().unwrap(), Check::default());
+            extents(&disk);
+        }
+        let error = Qcow2::open_snapshot(container(), "fourth", &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound);
+        assert!(
+            error
+                .to_string()
+                .contains("1 \"first one\", 2 \"2\", 3 \"third\""),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn data_in_a_file_of_its_own_is_read_from_there() {
+    for options in ["", ",data_file_raw=on", ",extended_l2=on", ",cluster_size=4k"] {
+        let (folder, raw) = raw_source(5 * MIB + 512);
+        let image = folder.path().join("image.qcow2");
+        let data = folder.path().join("data");
+        let words = format!("data_file={}{options}", text(&data));
+        qemu_img(&["convert", "-O", "qcow2", "-o", &words, text(&raw), text(&image)]);
+        must_be_sound_and_equal("qcow2", &image, &raw);
+        qemu_io(
+            &["write -P 3 0 300k", "write -z 1M 300k", "discard 2M 300k"],
+            &image,
+        );
+        qemu_img(&["convert", "-O", "raw", text(&image), text(&raw)]);
+        must_be_sound_and_equal("qcow2", &image, &raw);
+        let disk = open(&image);
+        extents(disk.as_ref());
+        let info = disk.info().unwrap();
+        assert_eq!(info.files[0].name, text(&data));
+        let is_raw = ("data-file-raw".to_owned(), options.contains("raw").to_string());
+        assert!(info.details.contains(&is_raw), "{info:?}");
+        let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+        let error = Qcow2::open_writable(container, &Beside::new(&image)).unwrap_err();
+        assert!(error.to_string().contains("not edited where it lies"), "{error}");
+        std::fs::remove_file(&data).unwrap();
+        let container = Arc::new(FileDisk::open(&image).unwrap());
+        let (size, described) = Qcow2::describe(container.as_ref()).unwrap();
+        assert_eq!((size, described), (5 * MIB + 512, info));
+        let error = image::open(container, None, &Beside::new(&image)).unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound);
+        assert!(error.to_string().contains("data"), "{error}");
+    }
+}
+
+#[test]
+fn an_image_says_what_qemu_img_says_of_it() {
+    let folder = image_judges::folder();
+    let image = folder.path().join("image.qcow2");
+    for options in [
+        "compat=0.10",
+        "compat=1.1,lazy_refcounts=on",
+        "refcount_bits=4,cluster_size=4k",
+        "extended_l2=on,compression_type=zstd",
+    ] {
+        qemu_img(&["create", "-f", "qcow2", "-o", options, text(&image), "5M"]);
+        if !options.contains("0.10") {
+            qemu_img(&["bitmap", "--add", "-g", "512k", text(&image), "nightly"]);
+        }
+        let judge = qemu_img(&["info", "--output=json", text(&image)]);
+        let judge: serde_json::Value = serde_json::from_str(&judge).unwrap();
+        let info = open(&image).info().unwrap();
+        assert_eq!(info.unit, judge["cluster-size"].as_u64());
+        let specific = &judge["format-specific"]["data"];
+        assert_eq!(info.compression.as_deref(), specific["compression-type"].as_str());
+        for (name, value) in &info.details {
+            if name == "bitmap nightly" {
+                assert_eq!(value, "granularity 524288, auto");
+                assert_eq!(specific["bitmaps"][0]["granularity"], 524_288);
+            } else if !specific[name].is_null() {
+                assert_eq!(*value, specific[name].to_string().trim_matches('"'), "{name}");
+            }
+        }
+        assert_eq!(info.details.len(), if options.contains("0.10") { 2 } else { 5 });
+    }
+}
+
+#[test]
+fn an_encrypted_image_is_refused_and_still_says_what_it_is() {
+    let folder = image_judges::folder();
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&[
+        "create",
+        "-f",
+        "qcow2",
+        "--object",
+        "secret,id=key,data=123456",
+        "-o",
+        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
+        text(&image),
+        "7M",
+    ]);
+    let container = Arc::new(FileDisk::open(&image).unwrap());
+    let (size, info) = Qcow2::describe(container.as_ref()).unwrap();
+    assert_eq!((size, info.encrypted.as_deref()), (7 * MIB, Some("LUKS")));
+    let error = image::open(container.clone(), None, &NoNeighbours).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsupported);
+    assert!(error.to_string().contains("encrypted with LUKS"), "{error}");
+    // What remains of the old method is only its number.
+    let copy = std::fs::read(&image).unwrap();
+    std::fs::write(&image, [&copy[..35], &[1], &copy[36..]].concat()).unwrap();
+    let error = image::open(container, None, &NoNeighbours).unwrap_err();
+    assert!(error.to_string().contains("encrypted with AES"), "{error}");
+}
+
+#[test]
+fn leaks_are_given_back_and_nothing_else_changes() {
+    for options in [
+        "compat=1.1",
+        "refcount_bits=1,cluster_size=4k",
+        "refcount_bits=64",
+        "extended_l2=on",
+    ] {
+        let (folder, raw) = raw_source(6 * MIB);
+        let image = folder.path().join("image.qcow2");
+        qemu_img(&["convert", "-O", "qcow2", "-o", options, text(&raw), text(&image)]);
+        let disk = open_writable(&image);
+        assert_eq!(disk.repair_leaks().unwrap(), 0);
+        // Clusters past the last one that is used, each counted though nothing refers to it; and, where counts are
+        // wide enough, a data cluster counted twice.
+        let bytes = std::fs::read(&image).unwrap();
+        let be64 =
+            |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) & 0x00ff_ffff_ffff_fe00;
+        let block = be64(be64(48) as usize);
+        let container = FileDisk::open_writable(&image).unwrap();
+        let cluster = disk.info().unwrap().unit.unwrap();
+        let used = container.size().div_ceil(cluster);
+        container.set_size((used + 8) * cluster).unwrap();
+        let width: u64 = disk.info().unwrap().details[1].1.parse().unwrap();
+        if width == 1 {
+            assert_eq!(used % 8, 0, "the test wants whole bytes");
+            container.write_at(block + used / 8, &[0xff]).unwrap();
+        } else {
+            for index in used..used + 8 {
+                let last = block + (index + 1) * width / 8 - 1;
+                container.write_at(last, &[1]).unwrap();
+            }
+            let data = be64(be64(be64(40) as usize) as usize) / cluster;
+            container
+                .write_at(block + (data + 1) * width / 8 - 1, &[2])
+                .unwrap();
+        }
+        let found = open(&image).check().unwrap();
+        let leaked = 8 + u64::from(width > 1);
+        assert_eq!(found.leaked, leaked * cluster, "{options} {found:?}");
+        let judge = run("qemu-img", &["check", text(&image)]);
+        assert!(!judge.status.success(), "{judge:?}");
+        drop(disk);
+        assert_eq!(open_writable(&image).repair_leaks().unwrap(), leaked * cluster);
+        must_be_sound_and_equal("qcow2", &image, &raw);
+        // With an error beside them they stay.
+        container
+            .write_at(block + (used + 1) * width / 8 - 1, &[1])
+            .unwrap();
+        container.write_at(be64(40), &[0; 8]).unwrap();
+        container.write_at(block, &[0; 8]).unwrap();
+        let error = open_writable(&image).repair_leaks().unwrap_err();
+        assert_eq!(error.kind, Kind::Unsafe);
+        assert!(error.to_string().contains("has errors"), "{error}");
+    }
 }
 
 #[test]

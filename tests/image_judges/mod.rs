@@ -186,3 +186,36 @@ pub fn pour(source: &dyn Disk, sink: &dyn Sink, threads: usize, kept: u64, most:
         }
     });
 }
+
+/// Does the same to `image` and to the bytes in `model`, in steps that follow from `seed`. What is discarded in whole
+/// units reads as zeros; the rest of it, and all where there is no `unit`, stays.
+pub fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64, unit: Option<u64>) {
+    let size = model.len() as u64;
+    for step in 0..steps {
+        let dice = pattern(seed * 1000 + step, 32);
+        let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap());
+        let start = number(0) % size;
+        let length = ((number(8) % 200_000) >> (number(16) % 10)).min(size - start);
+        match number(24) % 6 {
+            0 => {
+                // Long enough for large units.
+                let end = (start + length * 20).min(size);
+                image.discard(start..end).unwrap();
+                if let Some(unit) = unit {
+                    let first = start.next_multiple_of(unit);
+                    let last = if end == size { size } else { end / unit * unit };
+                    model[first.min(last) as usize..last as usize].fill(0);
+                }
+            }
+            1 => {
+                image.write_zeros(start..start + length).unwrap();
+                model[start as usize..(start + length) as usize].fill(0);
+            }
+            _ => {
+                let bytes = pattern(step, length as usize);
+                image.write_at(start, &bytes).unwrap();
+                model[start as usize..(start + length) as usize].copy_from_slice(&bytes);
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! A qcow2 image as a disk, for reading from many threads.
 
 use super::{
-    check::check,
+    check::{check, repair_leaks},
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
     info::info,
@@ -321,6 +321,10 @@ impl Disk for Qcow2 {
         self.zero_guest(range)
     }
 
+    fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.discard_guest(range)
+    }
+
     fn flush(&self) -> Result<()> {
         self.container.flush()
     }
@@ -367,6 +371,10 @@ impl Image for Qcow2 {
 
     fn check(&self) -> Result<Check> {
         check(self)
+    }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        repair_leaks(self)
     }
 }
 

@@ -10,8 +10,9 @@ const COMPRESSED: u64 = 1 << 62;
 /// Reads as zeros (version 3, not extended).
 pub(super) const ZERO: u64 = 1;
 
-/// All parts of an extended entry are data.
+/// All parts of an extended entry are data; are zeros.
 pub(super) const ALL_DATA: u64 = 0xffff_ffff;
+pub(super) const ALL_ZEROS: u64 = ALL_DATA << 32;
 
 /// Parts of a cluster that extended entries map one by one.
 pub(super) const SUBCLUSTERS: u64 = 32;

@@ -7,13 +7,14 @@ use super::{
     info::info,
     l2_cache::L2Cache,
     l2_table::{self, Mapping, mapping_at},
+    map::map,
     snapshot,
     unpacked::Unpacked,
     write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Neighbours},
+    image::{self, Check, Format, Image, Info, Neighbours},
 };
 use std::{
     fs::File,
@@ -367,6 +368,10 @@ impl Image for Qcow2 {
 
     fn info(&self) -> Result<Info> {
         info(self.container.as_ref(), &self.header)
+    }
+
+    fn map(&self, range: Range<u64>) -> Result<Vec<image::Mapping>> {
+        map(self, range)
     }
 
     fn check(&self) -> Result<Check> {

@@ -15,6 +15,7 @@ mod l2_table;
 mod layout;
 mod options;
 mod pack;
+mod map;
 mod refcount;
 mod sink;
 mod snapshot;

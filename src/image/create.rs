@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw};
+use super::{Format, qcow2, raw, vhd};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -137,6 +137,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
         Format::Qcow2 => 0,
+        Format::Vhd => vhd::initial_size(shape),
     }
 }
 
@@ -145,21 +146,9 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// # Errors
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
-    let disk = files.main();
-    let size = shape.size;
-    Ok(match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
-        Format::Qcow2 => {
-            let options = qcow2::Options::from_words(&shape.options)?;
-            let data = match &options.data_file {
-                Some(name) => Some(files.beside(name, size)?),
-                None => None,
-            };
-            if files.fresh() {
-                Box::new(qcow2::Qcow2Sink::create_with_data(disk, data, size, options)?)
-            } else {
-                Box::new(qcow2::Qcow2Sink::resume_with_data(disk, data, size, options)?)
-            }
-        }
-    })
+    match shape.format {
+        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
+        Format::Qcow2 => qcow2::sink(shape, files),
+        Format::Vhd => vhd::sink(shape, files),
+    }
 }

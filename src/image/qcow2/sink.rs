@@ -14,7 +14,10 @@ use super::{
     options::{Options, Preallocation},
     pack::{PackedClusters, pack},
 };
-use crate::disk::{Disk, Error, Kind, Result, Sink};
+use crate::{
+    disk::{Disk, Error, Kind, Result, Sink},
+    image::{Files, Shape},
+};
 use std::{
     ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -59,6 +62,21 @@ struct Table {
     host: u64,
     words: Vec<u64>,
     changed: bool,
+}
+
+/// Begins a new image, or goes on with one.
+pub(in super::super) fn sink(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
+    let options = Options::from_words(&shape.options)?;
+    let data = match &options.data_file {
+        Some(name) => Some(files.beside(name, shape.size)?),
+        None => None,
+    };
+    let container = files.main();
+    Ok(Box::new(if files.fresh() {
+        Qcow2Sink::create_with_data(container, data, shape.size, options)?
+    } else {
+        Qcow2Sink::resume_with_data(container, data, shape.size, options)?
+    }))
 }
 
 /// Runs of bytes that follow each other in a buffer and in a file: place in the file, place in the buffer.

@@ -79,6 +79,30 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
     value.parse().map_err(|_| format!("{expected} is expected"))
 }
 
+/// A size as qemu-img takes it: bytes, or with one of the letters k, M, G, T, P for powers of 1024.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn bytes(value: &str) -> std::result::Result<u64, String> {
+    let split = value.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = value.split_at(split.unwrap_or(value.len()));
+    let shift = match unit {
+        "" | "b" | "B" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        "p" | "P" => 50,
+        _ => return Err("a number of bytes, as 65536 or 64k, is expected".to_owned()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, as 65536 or 64k, is expected".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
+}
+
 /// `on` or `off`, as qemu-img has it.
 ///
 /// # Errors
@@ -140,21 +164,12 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// # Errors
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
-    let disk = files.main();
-    let size = shape.size;
-    Ok(match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
-        Format::Qcow2 => {
-            let options = qcow2::Options::from_words(&shape.options)?;
-            if files.fresh() {
-                Box::new(qcow2::Qcow2Sink::create(disk, size, options)?)
-            } else {
-                Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
-            }
-        }
-        Format::Vhd => vhd::sink(shape, files)?,
-        Format::Vhdx => vhdx::sink(shape, files)?,
-    })
+    match shape.format {
+        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
+        Format::Qcow2 => qcow2::sink(shape, files),
+        Format::Vhd => vhd::sink(shape, files),
+        Format::Vhdx => vhdx::sink(shape, files),
+    }
 }
 
 #[cfg(test)]

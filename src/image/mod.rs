@@ -2,6 +2,7 @@
 
 mod block_sink;
 mod create;
+pub mod deflate;
 mod detect;
 mod findings;
 mod format;

@@ -71,6 +71,16 @@ impl FileDisk {
         })
     }
 
+    /// The same disk, called `label` and not to be written any more.
+    #[must_use]
+    pub(super) fn into_source(self, label: String) -> Self {
+        Self {
+            label,
+            writable: false,
+            ..self
+        }
+    }
+
     /// The same disk, counting in sectors of `sector_size` bytes.
     #[must_use]
     pub fn with_sector_size(mut self, sector_size: u32) -> Self {

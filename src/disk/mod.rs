@@ -16,6 +16,7 @@ mod overlay_map;
 mod recorder;
 mod sink;
 mod spill;
+mod spool;
 
 pub use block_device::{BlockDevice, open_source};
 pub use composite::{Composite, Part};
@@ -28,6 +29,7 @@ pub use memory::MemoryDisk;
 pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
 pub use sink::{DiskSink, Sink};
+pub use spool::spool;
 
 use std::{fmt::Debug, fs::File, ops::Range};
 

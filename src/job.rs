@@ -1,13 +1,13 @@
 //! What a user can say, in one place: flags end here. Options belong to the rooms that use them; this gathers them.
 
-use crate::{image::Format, plan::Options};
+use crate::{image::Format, locator::Locator, plan::Options};
 use std::path::PathBuf;
 
 /// Where the system is read from, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     /// The disks, in the order in which the old machine had them.
-    pub disks: Vec<PathBuf>,
+    pub disks: Vec<Locator>,
     /// `--source-format`: wins over what the bytes look like.
     pub format: Option<Format>,
     /// `--sector-size`: logical sector in bytes where the file cannot say it (512 unless a table tells otherwise).
@@ -27,10 +27,10 @@ pub struct Job {
     pub to: String,
     /// `--driver-db`: a folder with machine files of the user's own.
     pub driver_db: Option<PathBuf>,
-    /// OUT: a file for one disk, a folder for many.
-    pub out: PathBuf,
-    /// `--yes-erase`: the block devices that may be overwritten.
-    pub yes_erase: Vec<PathBuf>,
+    /// OUT: a file for one disk, a folder for many, a block device, or an export of a server.
+    pub out: Locator,
+    /// `--yes-erase`: the block devices and exports that may be overwritten.
+    pub yes_erase: Vec<Locator>,
     /// Format of the disks there.
     pub format: Format,
     /// `--plan`: the saved plan to carry out; refused if the facts are others.

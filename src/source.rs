@@ -2,7 +2,7 @@
 //! into a system begins here.
 
 use crate::{
-    destination,
+    copy, destination,
     disk::{self, Digest, Disk, Error, Kind, Overlay, Recorder},
     fs::{
         FileSystem, Identity, Mounts,
@@ -10,13 +10,20 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::{self, Beside, Format},
+    image::Format,
     job::Source,
+    locator::{self, Reading},
     machine::Firmware,
     output::{Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
+    watch::Watch,
 };
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The disks of a source, opened for reading only.
 #[derive(Debug)]
@@ -24,6 +31,11 @@ pub struct Opened {
     source: Source,
     disks: Vec<Arc<dyn Disk>>,
     formats: Vec<Format>,
+    paths: Vec<PathBuf>,
+    /// Names of those that have no path.
+    others: Vec<String>,
+    lasts: bool,
+    remarks: Vec<String>,
 }
 
 /// Disks that may be written (overlays, or images that are edited in place), and all that is on them.
@@ -74,39 +86,62 @@ pub struct Examined {
 }
 
 impl Opened {
-    /// Opens the disks of `source`. A file's format is what its first bytes say unless the user names it; a block device is
-    /// raw unless the user names it.
+    /// Opens the disks of `source`. A file's format is what its first bytes say unless the user names it; a block device
+    /// or an export is raw unless the user names it.
     ///
     /// # Errors
     /// Those of the disks; `Unsupported` for a format that is not known.
-    pub fn open(source: &Source) -> disk::Result<Self> {
-        let named = source.format;
-        let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
-        let mut formats = Vec::new();
-        for path in &source.disks {
-            let container = disk::open_source(path, source.sector_size)?;
-            let format = match named {
-                Some(format) => format,
-                None if is_block_device(path)? => Format::Raw,
-                None => image::detect(&*container)?,
-            };
-            disks.push(image::open(container, Some(format), &Beside::new(path))?);
-            formats.push(format);
-        }
-        Ok(Self {
+    pub fn open(source: &Source, watch: &dyn Watch) -> disk::Result<Self> {
+        let reading = Reading {
+            format: source.format,
+            sector_size: source.sector_size,
+            temporary_folder: source.temporary_folder.clone(),
+        };
+        let mut opened = Self {
             source: source.clone(),
-            disks,
-            formats,
-        })
+            disks: Vec::new(),
+            formats: Vec::new(),
+            paths: Vec::new(),
+            others: Vec::new(),
+            lasts: true,
+            remarks: Vec::new(),
+        };
+        for locator in &source.disks {
+            let one = locator::open_source(locator, &reading, watch)?;
+            for image in one.disks {
+                opened.formats.push(image.format());
+                opened.disks.push(image);
+            }
+            match one.path {
+                Some(path) => opened.paths.push(path),
+                None => opened.others.push(locator.to_string()),
+            }
+            opened.lasts &= one.lasts;
+            opened.remarks.extend(one.remarks);
+        }
+        Ok(opened)
     }
 
-    /// The paths that they were opened by.
-    pub fn paths(&self) -> Vec<&Path> {
-        self.source
-            .disks
-            .iter()
-            .map(std::path::PathBuf::as_path)
-            .collect()
+    /// They can be opened again, and are the same then: a run that breaks can be resumed.
+    pub fn lasts(&self) -> bool {
+        self.lasts
+    }
+
+    /// What tells these disks from others, and from themselves after a change; see [`copy::source_identity`]. An export
+    /// is known by its address and size.
+    ///
+    /// # Errors
+    /// Those of looking at the files.
+    pub fn identity(&self) -> disk::Result<Digest> {
+        let paths: Vec<&Path> = self.paths.iter().map(PathBuf::as_path).collect();
+        let files = copy::source_identity(&paths)?;
+        if self.others.is_empty() {
+            return Ok(files);
+        }
+        let sizes: Vec<u64> = self.disks.iter().map(|disk| disk.size()).collect();
+        let facts = (files, &self.others, sizes);
+        let json = serde_json::to_vec(&facts).map_err(|error| Error::io("facts", error.into()))?;
+        Ok(Digest::of(&json))
     }
 
     /// Their formats, in order.
@@ -154,9 +189,10 @@ impl Opened {
             .volumes()
             .map(|(volume, contents)| layer.facts(volume, contents))
             .collect();
-        let mut warnings = layer.scan.warnings.clone();
+        let mut warnings = self.remarks.clone();
+        warnings.extend(layer.scan.warnings.iter().cloned());
         warnings.extend(twins(&volumes));
-        for path in self.paths() {
+        for path in &self.paths {
             if let Some(use_of_it) = destination::in_use(path) {
                 let place = path.display();
                 warnings.push(format!(
@@ -194,14 +230,6 @@ fn twins(volumes: &[VolumeFacts]) -> Vec<String> {
         )
     };
     several.map(sentence).collect()
-}
-
-fn is_block_device(path: &Path) -> disk::Result<bool> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let metadata = path
-        .metadata()
-        .map_err(|e| Error::io(path.display().to_string(), e))?;
-    Ok(metadata.file_type().is_block_device())
 }
 
 impl Layer {

@@ -5,6 +5,7 @@ use crate::{
     disk::{self, Disk, Error, Kind, Overlay, Result},
     image::{self, Beside},
     job::{InPlaceJob, Source},
+    locator::Locator,
     machine,
     output::Report,
     plan::Plan,
@@ -35,7 +36,7 @@ pub enum EditedInPlace {
 /// undo file.
 pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlace> {
     watch.stage("inspect", 0);
-    let opened = Opened::open(&job.source)?;
+    let opened = Opened::open(&job.source, watch)?;
     let writable = Writable::open(&opened, &job.source)?;
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
@@ -53,7 +54,7 @@ pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlac
     let mounted = |id: &str| guest.is_some_and(|guest| guest.mounts.iter().any(|mount| mount.volume == id));
     let mut edited = Layer::of(writable.disks(), &job.source, &mounted)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
-    let undo_files = writable.commit(&job.source, &job.undo, watch)?;
+    let undo_files = writable.commit(&job.undo, watch)?;
     Ok(EditedInPlace::Done(Box::new(report), undo_files))
 }
 
@@ -61,6 +62,7 @@ pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlac
 pub(super) struct Writable {
     /// Held until the end, so that nobody else edits the containers meanwhile.
     _locks: Vec<Option<File>>,
+    paths: Vec<PathBuf>,
     overlays: Vec<Arc<Overlay>>,
     images: Vec<Arc<dyn Disk>>,
 }
@@ -68,14 +70,14 @@ pub(super) struct Writable {
 impl Writable {
     /// Opens the containers of `source` for reading, each under an overlay that an image can be edited in.
     pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
-        let locks = source
-            .disks
+        let paths = source.disks.iter().map(in_place).collect::<Result<Vec<_>>>()?;
+        let locks = paths
             .iter()
             .map(|path| undo::lock_file(path))
             .collect::<Result<Vec<_>>>()?;
         let mut overlays: Vec<Arc<Overlay>> = Vec::new();
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
-        for (path, format) in source.disks.iter().zip(opened.formats()) {
+        for (path, format) in paths.iter().zip(opened.formats()) {
             let container = disk::open_source(path, source.sector_size)?;
             let overlay = Arc::new(match overlays.first() {
                 None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),
@@ -90,6 +92,7 @@ impl Writable {
         }
         Ok(Self {
             _locks: locks,
+            paths,
             overlays,
             images,
         })
@@ -101,17 +104,12 @@ impl Writable {
     }
 
     /// Writes what was changed into the containers, one undo file for each container that changes.
-    pub(super) fn commit(
-        &self,
-        source: &Source,
-        undo_file: &Path,
-        watch: &dyn Watch,
-    ) -> Result<Vec<PathBuf>> {
+    pub(super) fn commit(&self, undo_file: &Path, watch: &dyn Watch) -> Result<Vec<PathBuf>> {
         for image in &self.images {
             image.flush()?;
         }
-        let changed: Vec<_> = source
-            .disks
+        let changed: Vec<_> = self
+            .paths
             .iter()
             .zip(&self.overlays)
             .filter(|(_, overlay)| !overlay.held().is_empty())
@@ -131,6 +129,18 @@ impl Writable {
             })?;
         }
         Ok(undo_files)
+    }
+}
+
+/// Where a disk lies that is edited there.
+fn in_place(locator: &Locator) -> Result<PathBuf> {
+    match locator.path() {
+        Some(path) => Ok(path.to_owned()),
+        None => {
+            let text = "cannot be edited in place, which needs a file or a block device with an undo file beside it: \
+                        convert it to a file first";
+            Err(Error::new(Kind::Unsupported, locator.to_string(), text))
+        }
     }
 }
 

@@ -50,7 +50,12 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     let mut report = Report::new("convert");
 
     stages.begin("inspect", 0);
-    let opened = Opened::open(&job.source)?;
+    let opened = Opened::open(&job.source, watch)?;
+    if job.resume && !opened.lasts() {
+        let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or \
+                    start again";
+        return Err(Error::new(Kind::Unsafe, "the source", text));
+    }
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
     examined.describe(&mut report);
@@ -69,7 +74,10 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
             "cannot be gone on with: {}; remove the work folder beside it and start again",
             String::from_utf8_lossy(&why)
         );
-        return Err(Error::new(Kind::Unsafe, job.out.display().to_string(), text));
+        return Err(Error::new(Kind::Unsafe, job.out.to_string(), text));
+    }
+    if let Some(destination) = &destination {
+        report.warnings.extend(destination.remarks());
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
     report.plan = Some(plan.clone());
@@ -90,7 +98,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         return Ok(Converted::Done(Box::new(report)));
     };
     let plan_digest = planning::digest(&plan, job.format)?;
-    let source_digest = copy::source_identity(&opened.paths())?;
+    let source_digest = opened.identity()?;
     for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
         let identity = Identity {
             plan: plan_digest,
@@ -110,7 +118,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         report.disks.push(written);
     }
     report.stages = stages.end();
-    if copy::source_identity(&opened.paths())? != source_digest {
+    if opened.identity()? != source_digest {
         destination.keep(DIFFERENT, b"the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";

@@ -4,14 +4,14 @@
 //! renamed together by [`Destination::publish`]. A run that breaks leaves a work folder that can be resumed, or
 //! nothing.
 
-mod block_device;
+mod device;
 mod file;
 mod in_use;
 mod publish;
 mod space;
 mod work_folder;
 
-pub use block_device::BlockDeviceDestination;
+pub use device::DeviceDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::{in_use, share_a_disk};
 pub use space::{Space, explain_full};
@@ -39,6 +39,10 @@ pub trait Destination: Debug + Send {
     fn keep(&mut self, name: &str, contents: &[u8]) -> Result<()>;
     /// What [`Destination::keep`] kept in the run that is resumed.
     fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// What somebody should know of the place that is written to.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

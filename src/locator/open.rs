@@ -34,6 +34,10 @@ pub struct Reading {
 pub struct OpenSource {
     /// Its disks, in the order in which the machine has them; most have one.
     pub disks: Vec<Arc<dyn Image>>,
+    /// The file or block device, where that is what it is.
+    pub path: Option<PathBuf>,
+    /// It can be opened again, and is the same then: not what came through a pipe.
+    pub lasts: bool,
     /// What somebody should know of how they are read.
     pub remarks: Vec<String>,
 }
@@ -73,6 +77,8 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
     };
     Ok(OpenSource {
         disks: vec![image],
+        path: locator.path().map(Path::to_owned),
+        lasts: *locator != Locator::Standard,
         remarks,
     })
 }

@@ -77,6 +77,36 @@ impl Locator {
         }
     }
 
+    /// What files that belong to it are called, without a folder: the last part of its name.
+    pub fn short_name(&self) -> String {
+        let plain = |c: char| {
+            if c.is_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                c
+            } else {
+                '-'
+            }
+        };
+        let last = |name: &str| -> String {
+            let name = name.rsplit('/').next().unwrap_or_default();
+            name.chars()
+                .map(plain)
+                .collect::<String>()
+                .trim_start_matches('.')
+                .to_owned()
+        };
+        match self {
+            Self::Path(path) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            Self::Nbd(address) => Some(last(&address.export))
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "export".to_owned()),
+            Self::Standard => "standard".to_owned(),
+        }
+    }
+
     /// The path, of what has one.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -146,6 +176,14 @@ mod tests {
         let nbd = Locator::parse("nbd://host/disk".as_ref()).unwrap();
         assert_eq!(nbd.to_string(), "nbd://host/disk");
         assert_eq!(nbd.path(), None);
+        for (words, name) in [
+            ("/dev/vg/root", "root"),
+            ("nbd://host/a/../b c", "b-c"),
+            ("nbd://host/..", "export"),
+            ("nbd://host", "export"),
+        ] {
+            assert_eq!(Locator::parse(words.as_ref()).unwrap().short_name(), name);
+        }
     }
 
     #[test]

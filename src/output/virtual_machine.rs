@@ -2,6 +2,7 @@
 
 use crate::{
     machine::{Firmware, Machine},
+    nbd,
     plan::{Adapter, Plan},
 };
 use std::path::PathBuf;
@@ -31,13 +32,22 @@ pub struct VirtualMachine {
     pub processors: u32,
 }
 
-/// A file that is a disk.
+/// What holds a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskImage {
-    /// Where it is; absolute for libvirt.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: DiskPlace,
     /// As QEMU calls it: "raw", "qcow2". Never probed.
     pub format: String,
+}
+
+/// Where a disk of a virtual machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskPlace {
+    /// A file or a device; absolute for libvirt.
+    File(PathBuf),
+    /// An export of a server.
+    Export(nbd::Address),
 }
 
 /// Enough for an installed server to start; nobody is asked, so the definition is where it is changed.

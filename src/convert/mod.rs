@@ -15,7 +15,7 @@ pub use planning::make_plan;
 
 use crate::{
     copy::{self, Identity},
-    destination::{self, Destination, Leftover},
+    destination::{self, Leftover},
     disk::{self, Digest, Error, Kind},
     job::Job,
     machine,
@@ -111,7 +111,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
             Err(error) => {
                 let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
                 let error = destination::explain_full(error, &*destination, still_needed);
-                return Err(resumable(error, &*destination));
+                return Err(resumable(error, destination.leftover()));
             }
         };
         written.discarded = discarded;
@@ -130,13 +130,14 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     }
     products.add_definition(&plan, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
-    destination.publish()?;
+    let leftover = destination.leftover();
+    destination.publish().map_err(|error| resumable(error, leftover))?;
     Ok(Converted::Done(Box::new(report)))
 }
 
 /// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
-fn resumable(error: Error, destination: &dyn Destination) -> Error {
-    match destination.leftover() {
+fn resumable(error: Error, leftover: Leftover) -> Error {
+    match leftover {
         Leftover::Resumable(folder) if error.kind != Kind::Full => {
             let text = format!(
                 "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",

@@ -10,11 +10,11 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::Format,
+    image::{Format, ova::Package},
     job::Source,
     locator::{self, Reading},
     machine::Firmware,
-    output::{Report, SourceFacts, VolumeFacts},
+    output::{ManifestState, PackageFacts, Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
     watch::Watch,
 };
@@ -35,6 +35,7 @@ pub struct Opened {
     /// Names of those that have no path.
     others: Vec<String>,
     lasts: bool,
+    packages: Vec<(String, Package)>,
     remarks: Vec<String>,
 }
 
@@ -82,6 +83,7 @@ pub struct Examined {
     /// What somebody should look at.
     pub warnings: Vec<String>,
     sources: Vec<SourceFacts>,
+    packages: Vec<PackageFacts>,
     volumes: Vec<VolumeFacts>,
 }
 
@@ -104,6 +106,7 @@ impl Opened {
             paths: Vec::new(),
             others: Vec::new(),
             lasts: true,
+            packages: Vec::new(),
             remarks: Vec::new(),
         };
         for locator in &source.disks {
@@ -117,6 +120,9 @@ impl Opened {
                 None => opened.others.push(locator.to_string()),
             }
             opened.lasts &= one.lasts;
+            opened
+                .packages
+                .extend(one.package.map(|package| (locator.to_string(), package)));
             opened.remarks.extend(one.remarks);
         }
         Ok(opened)
@@ -125,6 +131,31 @@ impl Opened {
     /// They can be opened again, and are the same then: a run that breaks can be resumed.
     pub fn lasts(&self) -> bool {
         self.lasts
+    }
+
+    /// What the packages among them say of themselves.
+    pub fn packages(&self) -> Vec<PackageFacts> {
+        let facts = |(name, package): &(String, Package)| PackageFacts {
+            package: name.clone(),
+            hardware: package.hardware().clone(),
+            manifest: if package.has_manifest() {
+                ManifestState::NotRead
+            } else {
+                ManifestState::Absent
+            },
+        };
+        self.packages.iter().map(facts).collect()
+    }
+
+    /// Compares every file of the packages among them with its digest in the manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] with the name of the file that is another; those of reading.
+    pub fn verify_manifests(&self, watch: &dyn Watch) -> disk::Result<()> {
+        for (_, package) in &self.packages {
+            package.verify(watch)?;
+        }
+        Ok(())
     }
 
     /// What tells these disks from others, and from themselves after a change; see [`copy::source_identity`]. An export
@@ -208,6 +239,7 @@ impl Opened {
             inspection,
             warnings,
             sources,
+            packages: self.packages(),
             volumes,
         })
     }
@@ -466,6 +498,7 @@ impl Examined {
     /// Puts what was found into `report`.
     pub fn describe(&self, report: &mut Report) {
         report.sources.clone_from(&self.sources);
+        report.packages.clone_from(&self.packages);
         report.volumes.clone_from(&self.volumes);
         report.guests.clone_from(&self.inspection.guests);
         report.warnings.clone_from(&self.warnings);
@@ -496,8 +529,18 @@ impl Examined {
         Err(Error::new(Kind::NotFound, root, text))
     }
 
-    /// What probably starts a system that is not understood: an EFI system partition is there, or not.
+    /// What probably starts a system that is not understood: what a package says of its machine, else an EFI system
+    /// partition is there, or not.
     pub fn likely_firmware(&self) -> Firmware {
+        let said = self
+            .packages
+            .iter()
+            .filter_map(|package| package.hardware.firmware.as_deref());
+        match said.last() {
+            Some("efi") => return Firmware::Uefi,
+            Some("bios") => return Firmware::Bios,
+            _ => {}
+        }
         let is_esp = |volume: &Volume| {
             let kind = volume.partition.as_ref().map(|partition| partition.kind.as_str());
             matches!(kind, Some("ef" | "EF")) || kind == Some(EFI_SYSTEM_PARTITION)
@@ -507,6 +550,19 @@ impl Examined {
         } else {
             Firmware::Bios
         }
+    }
+
+    /// Memory in MiB and processors of the machine that a package describes.
+    pub fn described_size(&self) -> (Option<u64>, Option<u32>) {
+        let memory = self.packages.iter().filter_map(|package| package.hardware.memory);
+        let processors = self
+            .packages
+            .iter()
+            .filter_map(|package| package.hardware.processors);
+        (
+            memory.map(|bytes| bytes >> 20).find(|mib| *mib > 0),
+            processors.into_iter().find(|count| *count > 0),
+        )
     }
 
     /// A seed that follows from the facts of the disks: the same system gives the same addresses.

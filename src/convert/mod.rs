@@ -7,6 +7,7 @@ mod mending;
 mod planning;
 mod products;
 mod stages;
+mod verifying;
 mod writing;
 
 pub use in_place::{EditedInPlace, edit_in_place};
@@ -19,13 +20,14 @@ use crate::{
     disk::{self, Digest, Error, Kind},
     job::Job,
     machine,
-    output::Report,
+    output::{DiskWritten, ManifestState, Report},
     plan::Plan,
     source::{Layer, Opened},
     watch::Watch,
 };
 use products::Products;
 use stages::Stages;
+use verifying::Stoppable;
 
 /// Name under which a destination keeps why a run is not to be gone on with.
 const DIFFERENT: &str = "different";
@@ -46,11 +48,12 @@ pub enum Converted {
 /// # Errors
 /// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
 pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
-    let mut stages = Stages::new(watch);
+    let watch = Stoppable::new(watch);
+    let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");
 
     stages.begin("inspect", 0);
-    let opened = Opened::open(&job.source, watch)?;
+    let opened = Opened::open(&job.source, &watch)?;
     if job.resume && !opened.lasts() {
         let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or \
                     start again";
@@ -99,23 +102,39 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
-    for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
-        let identity = Identity {
-            plan: plan_digest,
-            source: source_digest,
-            size: disk.size(),
-        };
-        let written = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
-        let mut written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
-                let error = destination::explain_full(error, &*destination, still_needed);
-                return Err(resumable(error, destination.leftover()));
+    let copied = verifying::beside(&opened, &watch, || {
+        let mut written = Vec::new();
+        for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
+            let identity = Identity {
+                plan: plan_digest,
+                source: source_digest,
+                size: disk.size(),
+            };
+            let one = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
+            match one {
+                Ok(one) => written.push(DiskWritten { discarded, ..one }),
+                Err(error) => {
+                    let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
+                    return Err(destination::explain_full(error, &*destination, still_needed));
+                }
             }
-        };
-        written.discarded = discarded;
-        report.disks.push(written);
+        }
+        Ok(written)
+    });
+    let copied = match copied {
+        Ok(copied) => copied,
+        Err(error) => {
+            if error.kind == Kind::Corrupt {
+                destination.keep(DIFFERENT, b"the package it was read from is damaged")?;
+            }
+            return Err(error);
+        }
+    };
+    report.disks = copied.map_err(|error| resumable(error, destination.leftover()))?;
+    for package in &mut report.packages {
+        if package.manifest == ManifestState::NotRead {
+            package.manifest = ManifestState::Verified;
+        }
     }
     report.stages = stages.end();
     if opened.identity()? != source_digest {
@@ -128,10 +147,12 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         destination.keep(DIFFERENT, b"what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
-    products.add_definition(&plan, &mut *destination)?;
+    products.add_definition(&plan, &examined, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
     let leftover = destination.leftover();
-    destination.publish().map_err(|error| resumable(error, leftover))?;
+    destination
+        .publish()
+        .map_err(|error| resumable(error, leftover))?;
     Ok(Converted::Done(Box::new(report)))
 }
 

@@ -12,6 +12,7 @@ use crate::{
         virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     plan::Plan,
+    source::Examined,
 };
 use std::path::{Path, PathBuf, absolute};
 
@@ -169,7 +170,12 @@ impl Products {
     }
 
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.
-    pub(super) fn add_definition(&self, plan: &Plan, destination: &mut dyn Destination) -> Result<()> {
+    pub(super) fn add_definition(
+        &self,
+        plan: &Plan,
+        examined: &Examined,
+        destination: &mut dyn Destination,
+    ) -> Result<()> {
         let disks = self.disks.iter().map(|name| DiskImage {
             place: match &self.place {
                 Place::Device {
@@ -191,6 +197,7 @@ impl Products {
         let Some(machine) = VirtualMachine::of_plan(&self.machine, plan, disks.collect()) else {
             return Ok(());
         };
+        let machine = machine.sized(examined.described_size());
         let xml = libvirt::domain_xml(&machine)
             .map_err(|error| Error::new(Kind::Unsupported, &*self.definition, error))?;
         destination.file(&self.definition, xml.as_bytes())

@@ -113,7 +113,7 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
-        Format::Qcow2 => 0,
+        Format::Qcow2 | Format::Ova | Format::Ovf => 0,
     }
 }
 
@@ -136,6 +136,10 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
             } else {
                 Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
             }
+        }
+        Format::Ova | Format::Ovf => {
+            let text = "packages are not written yet";
+            return Err(Error::new(Kind::Unsupported, shape.format.name(), text));
         }
     })
 }

@@ -1,6 +1,10 @@
 //! Which format a file has: by its magic, never by its name.
 
-use super::{Format, Image, Neighbours, Raw, qcow2::Qcow2};
+use super::{
+    Format, Image, Neighbours, Raw,
+    ova::{self, Ova},
+    qcow2::Qcow2,
+};
 use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
@@ -35,6 +39,12 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     if starts(0, b"QFI\xfb")? {
         return Ok(Format::Qcow2);
     }
+    if starts(257, b"ustar")? && ova::is_archive(container) {
+        return Ok(Format::Ova);
+    }
+    if ova::is_descriptor(container) {
+        return Ok(Format::Ovf);
+    }
     for (at, magic, name) in OTHERS {
         if starts(at, magic)? {
             return Err(Error::new(
@@ -64,6 +74,7 @@ pub fn open(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
+        Format::Ova | Format::Ovf => Arc::new(Ova::open(container, format, neighbours)?),
     })
 }
 
@@ -79,5 +90,10 @@ pub fn open_writable(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
+        Format::Ova | Format::Ovf => {
+            let text =
+                "is a package with a manifest, which an edit would break: convert it to another format";
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
     })
 }

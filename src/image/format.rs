@@ -11,17 +11,23 @@ pub enum Format {
     Raw,
     /// qcow2, versions 2 and 3.
     Qcow2,
+    /// A package of the Open Virtualization Format in one archive.
+    Ova,
+    /// The descriptor of such a package in a folder.
+    Ovf,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Ova, Self::Ovf];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Ova => "ova",
+            Self::Ovf => "ovf",
         }
     }
 }

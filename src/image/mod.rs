@@ -5,6 +5,7 @@ mod detect;
 mod format;
 mod info;
 mod neighbours;
+pub mod ova;
 pub mod qcow2;
 mod raw;
 

@@ -3,7 +3,10 @@
 use super::Locator;
 use crate::{
     disk::{self, Disk, Error, Kind, Result, spool},
-    image::{self, Beside, Format, Image, NoNeighbours},
+    image::{
+        self, Beside, Format, Image, Neighbours, NoNeighbours,
+        ova::{Package, Spool},
+    },
     nbd::{Access, NbdDisk},
     watch::Watch,
 };
@@ -32,8 +35,10 @@ pub struct Reading {
 /// What a locator named, opened for reading only.
 #[derive(Debug)]
 pub struct OpenSource {
-    /// Its disks, in the order in which the machine has them; most have one.
+    /// Its disks, in the order in which the machine has them; all but packages have one.
     pub disks: Vec<Arc<dyn Image>>,
+    /// The package that they are of: it describes the machine, and may have a manifest to verify.
+    pub package: Option<Package>,
     /// The file or block device, where that is what it is.
     pub path: Option<PathBuf>,
     /// It can be opened again, and is the same then: not what came through a pipe.
@@ -48,15 +53,18 @@ pub struct OpenSource {
 /// Those of the file, the server and the format.
 pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> Result<OpenSource> {
     must_be_a_sector(reading.sector_size, &locator.to_string())?;
-    let mut remarks = Vec::new();
-    let image: Arc<dyn Image> = match locator {
+    match locator {
         Locator::Path(path) => {
             let container = disk::open_source(path, reading.sector_size)?;
             let format = match reading.format {
                 None if is_block_device(path)? => Some(Format::Raw),
                 named => named,
             };
-            image::open(container, format, &Beside::new(path))?
+            let source = open_container(container, format, &Beside::new(path), reading, watch)?;
+            Ok(OpenSource {
+                path: Some(path.clone()),
+                ..source
+            })
         }
         Locator::Nbd(address) => {
             let export = NbdDisk::open(address, Access::Read)?;
@@ -64,22 +72,59 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
                 Some(size) => Arc::new(export.with_sector_size(size)),
                 None => Arc::new(export),
             };
-            image::open(export, Some(reading.format.unwrap_or(Format::Raw)), &NoNeighbours)?
+            let format = reading.format.unwrap_or(Format::Raw);
+            open_container(export, Some(format), &NoNeighbours, reading, watch)
         }
         // A file or a device that was redirected is read like any other.
-        Locator::Standard if !is_pipe()? => {
-            return open_source(&Locator::Path(STDIN_PATH.into()), reading, watch);
-        }
+        Locator::Standard if !is_pipe()? => open_source(&Locator::Path(STDIN_PATH.into()), reading, watch),
         Locator::Standard => {
-            let container = standard_input(reading, watch, &mut remarks)?;
-            image::open(container, reading.format, &NoNeighbours)?
+            let container = standard_input(reading, watch)?;
+            let remark = format!(
+                "standard input is a pipe: its {} bytes were kept in a temporary file in {}, to be read at any place",
+                container.size(),
+                reading.temporary_folder.display()
+            );
+            let mut source = open_container(container, reading.format, &NoNeighbours, reading, watch)?;
+            source.lasts = false;
+            source.remarks.push(remark);
+            Ok(source)
         }
+    }
+}
+
+/// The disks in `container`.
+fn open_container(
+    container: Arc<dyn Disk>,
+    format: Option<Format>,
+    neighbours: &dyn Neighbours,
+    reading: &Reading,
+    watch: &dyn Watch,
+) -> Result<OpenSource> {
+    let format = match format {
+        Some(format) => format,
+        None => image::detect(&*container)?,
+    };
+    let package = match format {
+        Format::Ova => Some(Package::of_archive(container.clone())?),
+        Format::Ovf => Some(Package::of_descriptor(container.clone(), neighbours)?),
+        _ => None,
+    };
+    let disks = match &package {
+        Some(package) => {
+            let unpack = Spool {
+                folder: &reading.temporary_folder,
+                watch,
+            };
+            package.disks(neighbours, &unpack)?
+        }
+        None => vec![image::open(container, Some(format), neighbours)?],
     };
     Ok(OpenSource {
-        disks: vec![image],
-        path: locator.path().map(Path::to_owned),
-        lasts: *locator != Locator::Standard,
-        remarks,
+        disks,
+        package,
+        path: None,
+        lasts: true,
+        remarks: Vec::new(),
     })
 }
 
@@ -92,7 +137,12 @@ pub fn open_one(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> Resu
     match (source.disks.pop(), source.disks.len()) {
         (Some(disk), 0) => Ok(disk),
         (_, others) => {
-            let text = format!("holds {} disks, and one is wanted here", others + 1);
+            let names = source.package.map(|package| package.disk_names().join(", "));
+            let text = format!(
+                "holds {} disks ({}), and one is wanted here: unpack it with tar and name the disk",
+                others + 1,
+                names.unwrap_or_default()
+            );
             Err(Error::new(Kind::Unsupported, locator.to_string(), text))
         }
     }
@@ -123,15 +173,10 @@ fn is_pipe() -> Result<bool> {
 
 /// What comes through a pipe is kept in a temporary file, since a system can be looked into only where every byte can be
 /// reached.
-fn standard_input(reading: &Reading, watch: &dyn Watch, remarks: &mut Vec<String>) -> Result<Arc<dyn Disk>> {
+fn standard_input(reading: &Reading, watch: &dyn Watch) -> Result<Arc<dyn Disk>> {
     watch.stage("spool", 0);
     let folder = &reading.temporary_folder;
     let copy = spool(&mut io::stdin().lock(), STANDARD_INPUT, folder, u64::MAX, watch)?;
-    remarks.push(format!(
-        "standard input is a pipe: its {} bytes were kept in a temporary file in {}, to be read at any place",
-        copy.size(),
-        folder.display()
-    ));
     Ok(match reading.sector_size {
         Some(size) => Arc::new(copy.with_sector_size(size)),
         None => Arc::new(copy),

@@ -5,4 +5,7 @@ pub(crate) mod pci_topology;
 mod report;
 pub mod virtual_machine;
 
-pub use report::{Bytes, DiskWritten, Judgement, REPORT_SCHEMA, Report, SourceFacts, StageTime, VolumeFacts};
+pub use report::{
+    Bytes, DiskWritten, Judgement, ManifestState, PackageFacts, REPORT_SCHEMA, Report, SourceFacts,
+    StageTime, VolumeFacts,
+};

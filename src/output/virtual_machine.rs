@@ -92,6 +92,16 @@ impl VirtualMachine {
         })
     }
 
+    /// The same machine with so much memory and so many processors, where that is known.
+    #[must_use]
+    pub fn sized(self, (memory_mib, processors): (Option<u64>, Option<u32>)) -> Self {
+        Self {
+            memory_mib: memory_mib.unwrap_or(self.memory_mib),
+            processors: processors.unwrap_or(self.processors),
+            ..self
+        }
+    }
+
     fn bare(
         name: &str,
         machine: &Machine,

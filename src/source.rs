@@ -133,6 +133,21 @@ impl Opened {
         self.lasts
     }
 
+    /// Can they be edited where they lie?
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for disks that lie within a package.
+    pub fn must_be_editable(&self) -> disk::Result<()> {
+        match self.packages.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let text =
+                    "is a package, whose manifest an edit would break: convert its disks to files first";
+                Err(Error::new(Kind::Unsupported, &**name, text))
+            }
+        }
+    }
+
     /// What the packages among them say of themselves.
     pub fn packages(&self) -> Vec<PackageFacts> {
         let facts = |(name, package): &(String, Package)| PackageFacts {

@@ -70,6 +70,7 @@ pub(super) struct Writable {
 impl Writable {
     /// Opens the containers of `source` for reading, each under an overlay that an image can be edited in.
     pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
+        opened.must_be_editable()?;
         let paths = source.disks.iter().map(in_place).collect::<Result<Vec<_>>>()?;
         let locks = paths
             .iter()

@@ -145,8 +145,12 @@ impl Package {
         let mut files = Vec::new();
         for reference in &descriptor.files {
             for name in reference.names().map_err(|flaw| flaw.of(&label))? {
-                if let Some(disk) = beside(&name)? {
-                    files.push(PackageFile { name, disk });
+                let decoded = percent_decoded(&name);
+                for name in [name, decoded] {
+                    if let Some(disk) = beside(&name)? {
+                        files.push(PackageFile { name, disk });
+                        break;
+                    }
                 }
             }
         }

@@ -97,6 +97,7 @@ impl Opened {
         let reading = Reading {
             format: source.format,
             sector_size: source.sector_size,
+            directly: source.directly,
             temporary_folder: source.temporary_folder.clone(),
         };
         let mut opened = Self {
@@ -131,6 +132,30 @@ impl Opened {
     /// They can be opened again, and are the same then: a run that breaks can be resumed.
     pub fn lasts(&self) -> bool {
         self.lasts
+    }
+
+    /// The only disk, and its format.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if there are several.
+    pub fn the_disk(&self) -> disk::Result<(&Arc<dyn Disk>, Format)> {
+        match (self.disks.as_slice(), self.formats.as_slice()) {
+            ([disk], [format]) => Ok((disk, *format)),
+            (disks, _) => {
+                let labels: Vec<&str> = disks.iter().map(|disk| disk.label()).collect();
+                let text = format!(
+                    "is {} disks ({}), and one is wanted here: unpack the package with tar and name the disk",
+                    disks.len(),
+                    labels.join(", ")
+                );
+                Err(Error::new(Kind::Unsupported, "the source", text))
+            }
+        }
+    }
+
+    /// What somebody should know of how they are read.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Can they be edited where they lie?

@@ -118,9 +118,8 @@ impl Writable {
         let undo_files: Vec<PathBuf> = (0..changed.len())
             .map(|index| undo_name(undo_file, index, changed.len()))
             .collect();
-        if let Some(there) = undo_files.iter().find(|path| path.exists()) {
-            let text = "is there already: give another name for the undo file";
-            return Err(Error::new(Kind::Exists, there.display().to_string(), text));
+        for undo_file in &undo_files {
+            must_be_absent(undo_file)?;
         }
         watch.stage("commit", 0);
         for (index, ((path, overlay), undo_file)) in changed.iter().zip(&undo_files).enumerate() {
@@ -143,6 +142,15 @@ fn in_place(locator: &Locator) -> Result<PathBuf> {
             Err(Error::new(Kind::Unsupported, locator.to_string(), text))
         }
     }
+}
+
+/// The name of an undo file must be free.
+pub(super) fn must_be_absent(undo_file: &Path) -> Result<()> {
+    if !undo_file.exists() {
+        return Ok(());
+    }
+    let text = "is there already: give another name for the undo file";
+    Err(Error::new(Kind::Exists, undo_file.display().to_string(), text))
 }
 
 /// Says that other disks of the system are changed already.

@@ -103,6 +103,19 @@ pub fn mend(
             return Err(Error::new(Kind::Unsafe, &*swap_volume.id, text));
         }
     }
+    for file in examined
+        .inspection
+        .guests
+        .iter()
+        .flat_map(|guest| &guest.swap_files)
+    {
+        if let Some(who) = &file.hibernated {
+            let text = format!(
+                "holds a system that {who} put to sleep: wake it and shut it down before its files are changed"
+            );
+            return Err(Error::new(Kind::Unsafe, file.path.to_string(), text));
+        }
+    }
     let no_folder = || {
         Error::new(
             Kind::NotFound,

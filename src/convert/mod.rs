@@ -2,35 +2,32 @@
 //! copy → verify → publish.
 
 mod editing;
+mod image;
 mod in_place;
 mod mending;
 mod planning;
 mod products;
-mod stages;
 mod verifying;
-mod writing;
 
+pub use image::{ImageConverted, convert_image, create_image, repair_image};
 pub use in_place::{EditedInPlace, edit_in_place};
 pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;
 
 use crate::{
     copy::{self, Identity},
-    destination::{self, Leftover},
+    destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
     machine,
-    output::{DiskWritten, ManifestState, Report},
+    output::{DiskWritten, Report},
     plan::Plan,
     source::{Layer, Opened},
+    transfer::{self, Product, Stages, resumable},
     watch::Watch,
 };
 use products::Products;
-use stages::Stages;
 use verifying::Stoppable;
-
-/// Name under which a destination keeps why a run is not to be gone on with.
-const DIFFERENT: &str = "different";
 
 /// How a conversion ended.
 #[derive(Debug)]
@@ -55,9 +52,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     stages.begin("inspect", 0);
     let opened = Opened::open(&job.source, &watch)?;
     if job.resume && !opened.lasts() {
-        let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or \
-                    start again";
-        return Err(Error::new(Kind::Unsafe, "the source", text));
+        return Err(no_second_time());
     }
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
@@ -70,16 +65,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     } else {
         Some(products.open_destination(job)?)
     };
-    if let Some(destination) = &destination
-        && let Some(why) = destination.kept(DIFFERENT)?
-    {
-        let text = format!(
-            "cannot be gone on with: {}; remove the work folder beside it and start again",
-            String::from_utf8_lossy(&why)
-        );
-        return Err(Error::new(Kind::Unsafe, job.out.to_string(), text));
-    }
     if let Some(destination) = &destination {
+        transfer::must_be_worth_resuming(&**destination, &job.out)?;
         report.warnings.extend(destination.remarks());
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
@@ -94,7 +81,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     stages.begin("rewrite", 0);
     let mut edited = Layer::on(opened.overlays(&examined.layer.disks), &job.source)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
-    let discarded = editing::discard_free(&edited)?;
+    let discarded = editing::discard_free(&edited, &examined.inspection.guests)?;
 
     let Some(mut destination) = destination else {
         report.stages = stages.end();
@@ -102,6 +89,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    let brake = job.copying.brake();
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
         for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
@@ -110,7 +98,23 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
                 source: source_digest,
                 size: disk.size(),
             };
-            let one = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
+            let product = Product {
+                name,
+                format: job.format,
+                options: crate::image::Options::default(),
+                out: products.place_of(name),
+                existing: false,
+                verify: job.verify,
+            };
+            let one = transfer::write_disk(
+                &**disk,
+                &product,
+                &identity,
+                &job.copying,
+                brake.as_ref(),
+                &mut *destination,
+                &mut stages,
+            );
             match one {
                 Ok(one) => written.push(DiskWritten { discarded, ..one }),
                 Err(error) => {
@@ -121,30 +125,18 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         }
         Ok(written)
     });
-    let copied = match copied {
-        Ok(copied) => copied,
-        Err(error) => {
-            if error.kind == Kind::Corrupt {
-                destination.keep(DIFFERENT, b"the package it was read from is damaged")?;
-            }
-            return Err(error);
-        }
-    };
+    let copied = verifying::worth_keeping(copied, &mut *destination)?;
     report.disks = copied.map_err(|error| resumable(error, destination.leftover()))?;
-    for package in &mut report.packages {
-        if package.manifest == ManifestState::NotRead {
-            package.manifest = ManifestState::Verified;
-        }
-    }
+    report.manifests_are_verified();
     report.stages = stages.end();
     if opened.identity()? != source_digest {
-        destination.keep(DIFFERENT, b"the source has changed")?;
+        transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";
         return Err(Error::new(Kind::Unsafe, "the source", text));
     }
     if job.verify && !report.disks.iter().all(|disk| disk.verified) {
-        destination.keep(DIFFERENT, b"what was read back is not what was written")?;
+        transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
     products.add_definition(&plan, &examined, &mut *destination)?;
@@ -156,22 +148,11 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     Ok(Converted::Done(Box::new(report)))
 }
 
-/// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
-fn resumable(error: Error, leftover: Leftover) -> Error {
-    match leftover {
-        Leftover::Resumable(folder) if error.kind != Kind::Full => {
-            let text = format!(
-                "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",
-                error.source,
-                folder.display()
-            );
-            Error {
-                source: text.into(),
-                ..error
-            }
-        }
-        _ => error,
-    }
+/// Of a pipe.
+fn no_second_time() -> Error {
+    let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or start \
+                again";
+    Error::new(Kind::Unsafe, "the source", text)
 }
 
 /// What is made of facts that cannot be written as JSON.

@@ -5,7 +5,7 @@ use crate::{
     destination::{Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
     disk::{Error, Kind, Result},
     image::Format,
-    job::Job,
+    job::{Job, Source},
     locator::{Locator, is_block_device},
     output::{
         Report, libvirt,
@@ -103,21 +103,7 @@ impl Products {
             let text = format!("is one device, and the system has {count} disks: convert to a folder");
             return Err(Error::new(Kind::Unsupported, label, text));
         }
-        if job.format != Format::Raw {
-            let text = format!(
-                "a block device or an export holds raw disks, not {}: say --format raw",
-                job.format
-            );
-            return Err(Error::new(Kind::Unsupported, label, text));
-        }
-        let same = |source: &&Locator| match (source.path(), device.path()) {
-            (Some(source), Some(device)) => share_a_disk(source, device),
-            _ => **source == device,
-        };
-        if let Some(source) = job.source.disks.iter().find(same) {
-            let text = format!("is on the same disk as the source {source}, which would be overwritten");
-            return Err(Error::new(Kind::Unsafe, label, text));
-        }
+        must_fit_a_device(&device, job.format, &job.source)?;
         let name = device.short_name();
         let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
         Ok(Self {
@@ -169,6 +155,14 @@ impl Products {
         Ok(())
     }
 
+    /// Where the disk `name` will be; `None` if it is no file.
+    pub(super) fn place_of(&self, name: &str) -> Option<PathBuf> {
+        match &self.place {
+            Place::File { folder, .. } | Place::Folder { out: folder } => Some(folder.join(name)),
+            Place::Device { .. } => None,
+        }
+    }
+
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.
     pub(super) fn add_definition(
         &self,
@@ -208,5 +202,24 @@ impl Products {
         let mut json = serde_json::to_vec_pretty(report).map_err(|error| not_json("report", error))?;
         json.push(b'\n');
         destination.file(&self.report, &json)
+    }
+}
+
+/// May `device` hold the disks of `source` in `format`?
+pub(super) fn must_fit_a_device(device: &Locator, format: Format, source: &Source) -> Result<()> {
+    if format != Format::Raw {
+        let text = format!("a block device or an export holds raw disks, not {format}: say -O raw");
+        return Err(Error::new(Kind::Unsupported, device.to_string(), text));
+    }
+    let same = |source: &&Locator| match (source.path(), device.path()) {
+        (Some(source), Some(device)) => share_a_disk(source, device),
+        _ => *source == device,
+    };
+    match source.disks.iter().find(same) {
+        None => Ok(()),
+        Some(source) => {
+            let text = format!("is on the same disk as the source {source}, which would be overwritten");
+            Err(Error::new(Kind::Unsafe, device.to_string(), text))
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Reading the manifests of packages while their disks are copied: the files are read once by both, from the host's cache.
 
 use crate::{
+    destination::Destination,
     disk::{Error, Kind, Result},
     source::Opened,
+    transfer,
     watch::Watch,
 };
 use std::{
@@ -91,4 +93,18 @@ pub(super) fn beside<T>(
             _ => Ok(copied),
         }
     })
+}
+
+/// Says of `copied` whether it may be gone on with: not if the package that it was read from is damaged.
+///
+/// # Errors
+/// That of the package.
+pub(super) fn worth_keeping<T>(
+    copied: Result<Result<T>>,
+    destination: &mut dyn Destination,
+) -> Result<Result<T>> {
+    if copied.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) {
+        transfer::mark_as_worthless(destination, "the package it was read from is damaged")?;
+    }
+    copied
 }

@@ -28,6 +28,8 @@ pub struct Reading {
     pub format: Option<Format>,
     /// Logical sector in bytes, where the source cannot tell.
     pub sector_size: Option<u32>,
+    /// Files and devices are read past the host's cache.
+    pub directly: bool,
     /// Where copies are made of what cannot be read at any offset; they have no name there.
     pub temporary_folder: PathBuf,
 }
@@ -55,7 +57,11 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
     must_be_a_sector(reading.sector_size, &locator.to_string())?;
     match locator {
         Locator::Path(path) => {
-            let container = disk::open_source(path, reading.sector_size)?;
+            let container = if reading.directly {
+                disk::open_source_directly(path)?
+            } else {
+                disk::open_source(path, reading.sector_size)?
+            };
             let format = match reading.format {
                 None if is_block_device(path)? => Some(Format::Raw),
                 named => named,

@@ -105,6 +105,8 @@ pub(super) enum Flaw {
     },
     #[error("holds {count} disks ({names}), and one is wanted here: unpack it with tar and name the disk")]
     Disks { count: usize, names: String },
+    #[error("cannot be described in OVF: {0}")]
+    CannotDescribe(String),
     #[error("is a package within a package: unpack the outer one with tar")]
     Nested,
     #[error(transparent)]
@@ -121,6 +123,7 @@ impl Flaw {
             | Self::TarSparse(_)
             | Self::Elsewhere(_)
             | Self::Nested
+            | Self::CannotDescribe(_)
             | Self::Algorithm(_)
             | Self::Disks { .. } => Kind::Unsupported,
             Self::Missing(_) | Self::NoDescriptor | Self::NoSystem => Kind::NotFound,

@@ -1,6 +1,7 @@
 //! Image formats: a format is a [`Disk`] made of other `Disk`s, so formats nest.
 
 mod create;
+pub mod deflate;
 mod detect;
 mod format;
 mod info;

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2};
+use super::{Format, qcow2, vmdk};
 use crate::disk::{Disk, DiskSink, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -83,7 +83,6 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
 ///
 /// # Errors
 /// The sentence of what is wrong.
-#[allow(dead_code, reason = "formats to come")]
 pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
     match value {
         "on" | "yes" | "true" => Ok(true),
@@ -113,7 +112,7 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
-        Format::Qcow2 => 0,
+        Format::Qcow2 | Format::Vmdk => 0,
     }
 }
 
@@ -137,5 +136,6 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
                 Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
             }
         }
+        Format::Vmdk => vmdk::create(size, vmdk::Options::from_words(&shape.options)?, files)?,
     })
 }

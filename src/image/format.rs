@@ -11,17 +11,20 @@ pub enum Format {
     Raw,
     /// qcow2, versions 2 and 3.
     Qcow2,
+    /// VMware's disks, of all kinds.
+    Vmdk,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vmdk];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
         }
     }
 }

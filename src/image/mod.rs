@@ -8,6 +8,7 @@ mod info;
 mod neighbours;
 pub mod qcow2;
 mod raw;
+pub mod vmdk;
 
 pub use create::{Files, Options, Shape, create, initial_size};
 pub use detect::{detect, open, open_writable};

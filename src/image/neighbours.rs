@@ -13,6 +13,17 @@ use std::{
 pub trait Neighbours {
     /// Opens `name` for reading. `format` as the image declares it; never probed.
     fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>>;
+
+    /// Opens `name`, which holds a part of an image that is edited where it lies, for reading and writing: its bare
+    /// bytes.
+    ///
+    /// # Errors
+    /// Those of the file; [`Kind::Unsupported`] from who cannot follow an edit into a second file.
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        let text = "holds a part of the image, and an edit where it lies reaches only one file here: convert it to an \
+                    image that is one file";
+        Err(Error::new(Kind::Unsupported, String::from_utf8_lossy(name), text))
+    }
 }
 
 /// No file may be opened.

@@ -47,7 +47,7 @@ pub(super) fn check(image: &Vmdk) -> Result<Check> {
         };
         checker.claim_fixed();
         checker.check_tables()?;
-        checker.compare()?;
+        checker.compare();
     }
     Ok(findings.into_check())
 }
@@ -323,7 +323,7 @@ impl Checker<'_> {
     }
 
     /// What is used twice, and what is not used.
-    fn compare(&mut self) -> Result<()> {
+    fn compare(&mut self) {
         let mut used = std::mem::take(&mut self.used);
         used.sort_unstable_by_key(|range| (range.start, range.end));
         let size = self.sparse.container.size();
@@ -340,11 +340,11 @@ impl Checker<'_> {
         }
         gaps.push(end..size);
         let Some(overhead) = self.sparse_overhead() else {
-            return Ok(());
+            return;
         };
         for gap in gaps {
             let gap = gap.start.max(overhead)..gap.end.min(size);
-            if gap.end.saturating_sub(gap.start) >= SECTOR && !self.is_end_of_stream(&gap)? {
+            if gap.end.saturating_sub(gap.start) >= SECTOR {
                 let (start, bytes) = (gap.start, gap.end - gap.start);
                 let file = self.file().to_owned();
                 self.findings.leak(bytes, || {
@@ -352,13 +352,13 @@ impl Checker<'_> {
                 });
             }
         }
-        Ok(())
     }
 
     /// From where on all of the file should be in use; `None` where that cannot be told.
     fn sparse_overhead(&self) -> Option<u64> {
         match &self.sparse.shape {
-            Shape::Hosted(header) if header.is_compressed() && !header.has(flag::MARKERS) => None,
+            // Streams have markers, footers and gaps between.
+            Shape::Hosted(header) if header.is_compressed() => None,
             Shape::Hosted(header) => Some(bytes_of(header.overhead)),
             Shape::Cow(header) => {
                 let entries = header.directory_entries * 4;
@@ -366,23 +366,5 @@ impl Checker<'_> {
             }
             Shape::SeSparse(_) => None,
         }
-    }
-
-    /// Footer with its marker, and end-of-stream marker, are no leak.
-    fn is_end_of_stream(&self, gap: &Range<u64>) -> Result<bool> {
-        let has_markers = self.header().is_some_and(|header| header.has(flag::MARKERS));
-        if !has_markers || gap.end - gap.start > 64 * SECTOR {
-            return Ok(false);
-        }
-        let mut bytes = vec![0; usize::try_from(gap.end - gap.start).unwrap_or(0)];
-        self.sparse.container.read_at(gap.start, &mut bytes)?;
-        let mut sectors = bytes.chunks(header::LENGTH);
-        Ok(sectors.all(|sector| {
-            sector.starts_with(&header::MAGIC)
-                || matches!(
-                    Marker::parse(sector),
-                    Ok(Marker::Footer | Marker::EndOfStream | Marker::Other(_))
-                )
-        }))
     }
 }

@@ -21,6 +21,9 @@ use std::{
 /// No more than this many runs are listed by one call of [`Disk::extents`].
 const MOST_EXTENTS: usize = 1024;
 
+/// Nor are more looked at, since many may join into one.
+const MOST_RUNS: usize = 4096;
+
 /// A VMDK.
 #[derive(Debug)]
 pub struct Vmdk {
@@ -141,7 +144,10 @@ impl Vmdk {
             }
             Body::Sparse(sparse) => {
                 let mut at = piece.start;
-                while at < piece.end && map.len() < MOST_EXTENTS {
+                for _ in 0..MOST_RUNS {
+                    if at >= piece.end || map.len() >= MOST_EXTENTS {
+                        break;
+                    }
                     let run = sparse.run(at - extent.start, piece.end - extent.start)?;
                     if let Mapping::Data { host } = run.mapping {
                         sparse.must_exist("grain", host, run.length)?;

@@ -412,6 +412,22 @@ impl SparseExtent {
         if let Mapping::Data { host } = &mut mapping {
             *host = host.saturating_add(offset % self.grain);
         }
+        let index = usize::try_from(offset / self.grain % self.entries_per_table).unwrap_or(usize::MAX);
+        let words = table.get(index..).unwrap_or_default();
+        if !matches!(mapping, Mapping::Data { .. })
+            && words
+                .first()
+                .is_some_and(|word| self.mapping(*word, 0) == Ok(mapping))
+        {
+            // Most of a table is of one word, which means the same everywhere.
+            let same = words
+                .iter()
+                .take_while(|word| words.first() == Some(word))
+                .count();
+            next = (offset / self.grain)
+                .saturating_add(same as u64)
+                .saturating_mul(self.grain);
+        }
         while next < here_end {
             let continues = match (mapping, self.mapping_at(&table, next)?) {
                 (Mapping::Data { host }, Mapping::Data { host: then }) => {

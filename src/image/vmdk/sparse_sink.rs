@@ -404,12 +404,9 @@ impl Sink for SparseSink {
         let last = self.turns.pause(|next, state| {
             if let (Some(part), Some(table)) = (self.part(state), &state.table) {
                 // Behind the place where this run is, what an earlier run had stays: a second kill must not lose it.
-                let here = next.saturating_sub(part.start);
-                let count = if here / COVERAGE > table.index {
-                    TABLE_ENTRIES
-                } else {
-                    index_in_table(here)
-                };
+                let done = next.saturating_sub(part.start).div_ceil(GRAIN_BYTES);
+                let before = table.index * u64::from(ENTRIES_PER_TABLE);
+                let count = usize::try_from(done.saturating_sub(before)).unwrap_or(usize::MAX);
                 part.write_table(table, count)?;
             }
             Ok(state.part)

@@ -1,6 +1,11 @@
 //! What a user can say, in one place: flags end here. Options belong to the rooms that use them; this gathers them.
 
-use crate::{image::Format, plan::Options};
+use crate::{
+    copy::{Brake, Offload, SystemClock, Windows},
+    destination::Cache,
+    image::{self, Format},
+    plan::Options,
+};
 use std::path::PathBuf;
 
 /// Where the system is read from, and how.
@@ -41,9 +46,65 @@ pub struct Job {
     pub dry_run: bool,
     /// `--resume`: go on after a break.
     pub resume: bool,
+    /// How the disks are copied.
+    pub copying: Copying,
+    /// `--verify`: read the destination back and compare its hashes.
+    pub verify: bool,
+}
+
+/// How a disk is copied.
+#[derive(Clone, Debug)]
+pub struct Copying {
+    /// `-m`: how many threads read, compress and write; 0: as many as pay on this host.
+    pub threads: usize,
     /// `--checkpoint`: after so many bytes written all that is there is made durable, so that a break costs no more.
     pub checkpoint: u64,
-    /// `--verify`: read the destination back and compare its hashes.
+    /// `-S`: zeros are left out where so many bytes of them follow each other; 0: never; `None`: wherever the format can.
+    pub sparse: Option<u64>,
+    /// `-C`: what may be left to the kernel.
+    pub offload: Offload,
+    /// `-t`: how what is written reaches the storage.
+    pub cache: Cache,
+    /// `--no-hash` clears it.
+    pub hashing: bool,
+    /// `--rate-limit`: bytes in a second.
+    pub rate: Option<u64>,
+    /// `--window`: the hours of the day in which it may go on.
+    pub windows: Windows,
+}
+
+impl Copying {
+    /// What holds it back; `None`: nothing.
+    pub fn brake(&self) -> Option<Brake> {
+        let needed = self.rate.is_some() || !self.windows.is_empty();
+        needed.then(|| Brake::new(self.rate, self.windows.clone(), Box::new(SystemClock::default())))
+    }
+}
+
+/// A disk image of another format.
+#[derive(Clone, Debug)]
+pub struct ImageJob {
+    /// SRC.
+    pub source: PathBuf,
+    /// `-f`: wins over what the bytes look like.
+    pub source_format: Option<Format>,
+    /// `-T none`: the source is read past the host's cache.
+    pub source_directly: bool,
+    /// OUT.
+    pub out: PathBuf,
+    /// `-O`.
+    pub format: Format,
+    /// `-o` and `-c`.
+    pub options: image::Options,
+    /// `-n`: OUT is there already and is written into.
+    pub existing: bool,
+    /// `--yes-erase`: the block devices, and with `-n` the file, that may be overwritten.
+    pub yes_erase: Vec<PathBuf>,
+    /// How it is copied.
+    pub copying: Copying,
+    /// `--resume`: go on after a break.
+    pub resume: bool,
+    /// `--verify`: read OUT back and compare its hashes.
     pub verify: bool,
 }
 

@@ -23,6 +23,7 @@
 //! | [`output`] | what the new home wants beside disks; the report |
 //! | [`qemu`] | starting a throw-away snapshot |
 //! | [`source`] | the disks of a job, opened |
+//! | `transfer` | one disk into an image at a destination, and read back |
 //! | [`convert`] | a job from end to end |
 //! | [`cli`] | the command line |
 
@@ -43,6 +44,7 @@ pub mod plan;
 pub mod qemu;
 pub mod rewrite;
 pub mod source;
+mod transfer;
 pub mod undo;
 pub mod volume;
 pub mod watch;

@@ -2,7 +2,7 @@
 
 mod small_guest;
 
-use small_guest::{PARTITION, SIZE, UUID, disk, hash, rehome, rehome_ends, run};
+use small_guest::{PARTITION, SIZE, UUID, disk, disk_of, hash, rehome, rehome_ends, run, tree};
 use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},
@@ -239,6 +239,27 @@ fn a_cpio_bomb_in_place_of_an_initramfs() {
     let source = small_guest::disk_of(folder.path(), &root, "physical.img", UUID);
     let said = survives(&source);
     assert!(said.contains("initrd.img"), "{said}");
+}
+
+#[test]
+fn what_a_guest_calls_itself_does_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = tree(folder.path());
+    let release = "PRETTY_NAME=\"Debian\x1b[2J\x07\"\nID=debian\nVERSION_ID=\"12\"\n";
+    fs::write(root.join("usr/lib/os-release"), release).unwrap();
+    fs::write(root.join("etc/hostname"), "a\x1b]0;title\x07\n").unwrap();
+    let source = disk_of(folder.path(), &root, "physical.img", UUID);
+    for command in [
+        vec!["inspect", text(&source)],
+        vec!["plan", text(&source), "--to", "kvm"],
+    ] {
+        let said = rehome_ends(0, &command);
+        assert!(said.contains("\\u{1b}[2J"), "{said}");
+        assert!(
+            !said.contains(|c: char| c.is_control() && c != '\n' && c != '\t'),
+            "{said}"
+        );
+    }
 }
 
 #[test]

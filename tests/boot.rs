@@ -112,6 +112,19 @@ fn netplan() {
     });
 }
 
+/// From virtual to physical, as it were: from virtio to AHCI and e1000e.
+#[test]
+#[ignore = "long: make test-all"]
+fn ubuntu_of_a_cloud_to_ahci() {
+    moves(&Move {
+        fixture: "ubuntu",
+        to: "kvm-sata",
+        before: Before::Stops("NoBootLoader"),
+        networks: &["eth0=10.0.2.15/24"],
+        arguments: &[],
+    });
+}
+
 #[test]
 #[ignore = "long: make test-all"]
 fn uefi_to_ahci() {

@@ -231,6 +231,51 @@ fn the_secret_of_a_deleted_file_stays_behind() {
 }
 
 #[test]
+fn what_was_swapped_out_into_a_file_stays_behind_and_the_file_is_swap_space_still() {
+    const SECRET: &[u8] = b"a-key-that-was-swapped-out";
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let root = tree(folder.path());
+    let swap = root.join("swapfile");
+    fs::write(&swap, vec![0; 4 << 20]).unwrap();
+    run(Command::new("mkswap").arg(&swap));
+    let header = fs::read(&swap).unwrap();
+    let mut used = header.clone();
+    for page in used[PAGE..].chunks_mut(PAGE) {
+        page[..SECRET.len()].copy_from_slice(SECRET);
+    }
+    fs::write(&swap, &used).unwrap();
+    let fstab = root.join("etc/fstab");
+    let lines = fs::read_to_string(&fstab).unwrap() + "/swapfile none swap sw 0 0\n";
+    fs::write(&fstab, lines).unwrap();
+    let source = disk_of(folder.path(), &root, "physical.img", UUID);
+    let out = folder.path().join("guest.img");
+    let convert = [
+        "convert",
+        text(&source),
+        "--to",
+        "kvm",
+        "-O",
+        "raw",
+        "-o",
+        text(&out),
+    ];
+    rehome_ends(0, &convert);
+    assert!(small_guest::file_in(&source, "/swapfile") == used);
+    assert!(small_guest::file_in(&out, "/swapfile") == header);
+    is_clean(&out);
+
+    used[PAGE - 10..PAGE].copy_from_slice(b"S1SUSPEND\0");
+    fs::write(&swap, &used).unwrap();
+    let asleep = disk_of(folder.path(), &root, "asleep.img", UUID);
+    let said = rehome_ends(3, &["plan", text(&asleep), "--to", "kvm"]);
+    assert!(
+        said.contains("hibernated") && said.contains("/swapfile"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_killed_conversion_resumes_to_identical_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let root = tree(folder.path());

@@ -435,7 +435,6 @@ fn other_formats_are_refused_by_name_and_raw_is_what_nothing_else_is() {
     let (folder, raw) = raw_source(MIB);
     assert_eq!(open(&raw).format(), Format::Raw);
     for (format, name) in [
-        ("vmdk", "VMDK"),
         ("vhdx", "VHDX"),
         ("vpc", "VHD"),
         ("vdi", "VDI"),

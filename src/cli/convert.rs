@@ -2,10 +2,11 @@
 
 use super::{
     Outcome, Result,
+    copying_arguments::CopyingArguments,
     planning_arguments::PlanningArguments,
     print_json, print_text,
     progress::{Progress, Style},
-    source_arguments::{SourceArguments, size},
+    source_arguments::SourceArguments,
     wrong_usage,
 };
 use crate::{
@@ -51,9 +52,8 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["dry_run", "plan"])]
     resume: bool,
 
-    /// After so many bytes written make all of it durable: what a break costs at most
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
-    checkpoint: u64,
+    #[command(flatten)]
+    copying: CopyingArguments,
 
     /// Read the destination back and compare it
     #[arg(long)]
@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         options: arguments.planning.options(),
         dry_run: arguments.dry_run,
         resume: arguments.resume,
-        checkpoint: arguments.checkpoint,
+        copying: arguments.copying.copying(),
         verify: arguments.verify,
     };
     let progress = Progress::start(arguments.progress)?;

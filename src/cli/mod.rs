@@ -3,7 +3,9 @@
 
 mod boot;
 mod convert;
+mod copying_arguments;
 mod fs;
+mod image;
 mod in_place;
 mod inspect;
 mod machine;
@@ -13,6 +15,7 @@ mod progress;
 mod source_arguments;
 mod undo;
 
+use crate::plan::write_printable;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::{
     error::Error,
@@ -25,7 +28,8 @@ use std::{
 /// It reads the disks, works out what the new machine needs, rewrites the system so that it boots there, and writes
 /// the result in the format that the new machine wants. The source is never written.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference or a check
+/// errors, 5 a check found nothing but leaks.
 #[derive(Debug, Parser)]
 #[command(name = "rehome", version, max_term_width = 100)]
 struct Arguments {
@@ -41,6 +45,7 @@ enum Command {
     InPlace(in_place::Arguments),
     Undo(undo::Arguments),
     Fs(fs::Arguments),
+    Image(image::Arguments),
     Machine(machine::Arguments),
     Boot(boot::Arguments),
 }
@@ -54,8 +59,10 @@ enum Outcome {
     No,
     /// The plan has blockers.
     Blocked,
-    /// A verification found a difference.
+    /// A verification found a difference, or a check found errors.
     Different,
+    /// A check found nothing but leaks.
+    Leaks,
 }
 
 /// What every subcommand gives.
@@ -71,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::InPlace(arguments) => in_place::run(&arguments),
         Command::Undo(arguments) => undo::run(&arguments),
         Command::Fs(arguments) => fs::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
@@ -79,6 +87,7 @@ pub fn run() -> ExitCode {
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Blocked) => ExitCode::from(3),
         Ok(Outcome::Different) => ExitCode::from(4),
+        Ok(Outcome::Leaks) => ExitCode::from(5),
         Err(error) => {
             complain(&*error);
             ExitCode::from(1)
@@ -107,7 +116,7 @@ fn complain(error: &(dyn Error + Send + Sync + 'static)) {
         cause = below.source();
     }
     // With stderr closed there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&text));
 }
 
 /// Ends with exit code 2 and clap's own form, for what clap itself cannot check.
@@ -137,9 +146,18 @@ fn print_json(value: &impl serde::Serialize) -> Result {
 
 /// A result for people on stdout.
 fn print_text(value: &impl std::fmt::Display) -> Result {
+    let text = printable(&value.to_string());
     let mut out = io::stdout().lock();
-    unless_closed(write!(out, "{value}").and_then(|()| out.flush()))?;
+    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
     Ok(Outcome::Done)
+}
+
+/// What guests and disks say must not steer the terminal.
+fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    // A String takes everything.
+    let _ = write_printable(&mut plain, text);
+    plain
 }
 
 #[cfg(test)]

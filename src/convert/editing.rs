@@ -3,17 +3,18 @@
 use crate::{
     disk::{Error, Kind, Result},
     fs::{
-        FileSystem,
+        FileSystem, GuestPath, Mounts,
         detect::{self, Detected},
         ext4::Ext4View,
     },
+    guest::{Guest, swap_files::swap_in},
     output::{Judgement, Report},
     plan::Plan,
     rewrite::{self, Edits},
     source::{Examined, Found, Layer},
     volume::Volume,
 };
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 /// Carries out `plan` on `edited` and lets the judges look. `examined` is the state before.
 pub(super) fn edit(plan: &Plan, examined: &Examined, edited: &mut Layer, report: &mut Report) -> Result<()> {
@@ -63,9 +64,9 @@ fn open_afresh(volume: &Volume) -> Result<Box<dyn FileSystem>> {
     }
 }
 
-/// Discards every run that nobody needs: free space, swap, unwritten runs, and what lies between partitions. Gives
-/// for each disk how many bytes that are.
-pub(super) fn discard_free(layer: &Layer) -> Result<Vec<u64>> {
+/// Discards every run that nobody needs: free space, swap, the swap files of `guests`, unwritten runs, and what lies between
+/// partitions. Gives for each disk how many bytes that are.
+pub(super) fn discard_free(layer: &Layer, guests: &[Guest]) -> Result<Vec<u64>> {
     let mut discarded = vec![0_u64; layer.disks.len()];
     for (volume, contents) in layer.volumes().filter(|(volume, _)| !layer.overlaps(volume)) {
         let mut bytes = 0_u64;
@@ -74,7 +75,17 @@ pub(super) fn discard_free(layer: &Layer) -> Result<Vec<u64>> {
             volume.disk.discard(range)
         };
         match &contents.found {
-            Found::FileSystem(index) => layer.mounts.filesystem(*index)?.free(&mut discard)?,
+            Found::FileSystem(index) => {
+                layer.mounts.filesystem(*index)?.free(&mut discard)?;
+                let files = guests.iter().flat_map(|guest| &guest.swap_files);
+                let paths: BTreeSet<&GuestPath> = files
+                    .filter(|file| file.volume == volume.id)
+                    .map(|file| &file.path_there)
+                    .collect();
+                for path in paths {
+                    discard_swap_file(&layer.mounts, *index, path, &mut discard)?;
+                }
+            }
             Found::Swap(swap) => swap.free().map_or(Ok(()), discard)?,
             // What is not understood is copied whole.
             Found::Known(_) | Found::Unknown | Found::Failed(_) => {}
@@ -92,4 +103,35 @@ pub(super) fn discard_free(layer: &Layer) -> Result<Vec<u64>> {
         }
     }
     Ok(discarded)
+}
+
+/// Discards what was swapped out into a file; its header stays.
+fn discard_swap_file(
+    mounts: &Mounts,
+    index: usize,
+    path: &GuestPath,
+    discard: &mut dyn FnMut(Range<u64>) -> Result<()>,
+) -> Result<()> {
+    let Some(file) = mounts
+        .find_on(index, path)?
+        .filter(|file| file.attributes.is_file())
+    else {
+        return Ok(());
+    };
+    let Some(free) = swap_in(mounts, &file)?.and_then(|swap| swap.free()) else {
+        return Ok(());
+    };
+    mounts
+        .filesystem(index)?
+        .file_runs(file.node, &mut |offset, run| {
+            // Both begin and end with the part of the file that is free.
+            let skipped = free.start.saturating_sub(offset);
+            let length = (run.end - run.start).min(free.end.saturating_sub(offset));
+            let part = run.start.saturating_add(skipped)..run.start.saturating_add(length);
+            if part.start < part.end {
+                discard(part)
+            } else {
+                Ok(())
+            }
+        })
 }

@@ -103,6 +103,19 @@ pub fn mend(
             return Err(Error::new(Kind::Unsafe, &*swap_volume.id, text));
         }
     }
+    for file in examined
+        .inspection
+        .guests
+        .iter()
+        .flat_map(|guest| &guest.swap_files)
+    {
+        if let Some(who) = &file.hibernated {
+            let text = format!(
+                "holds a system that {who} put to sleep: wake it and shut it down before its files are changed"
+            );
+            return Err(Error::new(Kind::Unsafe, file.path.to_string(), text));
+        }
+    }
     let no_folder = || {
         Error::new(
             Kind::NotFound,
@@ -149,7 +162,7 @@ pub fn mend(
     };
     editor.commit()?;
     judge(&id, &place.path_there, changed, expected, &examined, &edited)?;
-    writable.commit(source, undo_file, watch)
+    writable.commit(undo_file, watch)
 }
 
 /// The three judges of this one edit.

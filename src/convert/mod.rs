@@ -2,33 +2,30 @@
 //! copy → verify → publish.
 
 mod editing;
+mod image;
 mod in_place;
 mod mending;
 mod planning;
 mod products;
-mod stages;
-mod writing;
 
+pub use image::{ImageConverted, convert_image, create_image, repair_image};
 pub use in_place::{EditedInPlace, edit_in_place};
 pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;
 
 use crate::{
     copy::{self, Identity},
-    destination::{self, Destination, Leftover},
+    destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
     machine,
     output::Report,
     plan::Plan,
     source::{Layer, Opened},
+    transfer::{self, Product, Stages, resumable},
     watch::Watch,
 };
 use products::Products;
-use stages::Stages;
-
-/// Name under which a destination keeps why a run is not to be gone on with.
-const DIFFERENT: &str = "different";
 
 /// How a conversion ended.
 #[derive(Debug)]
@@ -62,14 +59,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     } else {
         Some(products.open_destination(job)?)
     };
-    if let Some(destination) = &destination
-        && let Some(why) = destination.kept(DIFFERENT)?
-    {
-        let text = format!(
-            "cannot be gone on with: {}; remove the work folder beside it and start again",
-            String::from_utf8_lossy(&why)
-        );
-        return Err(Error::new(Kind::Unsafe, job.out.display().to_string(), text));
+    if let Some(destination) = &destination {
+        transfer::must_be_worth_resuming(&**destination, &job.out)?;
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
     report.plan = Some(plan.clone());
@@ -83,7 +74,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     stages.begin("rewrite", 0);
     let mut edited = Layer::on(opened.overlays(&examined.layer.disks), &job.source)?;
     editing::edit(&plan, &examined, &mut edited, &mut report)?;
-    let discarded = editing::discard_free(&edited)?;
+    let discarded = editing::discard_free(&edited, &examined.inspection.guests)?;
 
     let Some(mut destination) = destination else {
         report.stages = stages.end();
@@ -91,13 +82,30 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = copy::source_identity(&opened.paths())?;
+    let brake = job.copying.brake();
     for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
         let identity = Identity {
             plan: plan_digest,
             source: source_digest,
             size: disk.size(),
         };
-        let written = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
+        let product = Product {
+            name,
+            format: job.format,
+            options: crate::image::Options::default(),
+            out: products.place_of(name),
+            existing: false,
+            verify: job.verify,
+        };
+        let written = transfer::write_disk(
+            &**disk,
+            &product,
+            &identity,
+            &job.copying,
+            brake.as_ref(),
+            &mut *destination,
+            &mut stages,
+        );
         let mut written = match written {
             Ok(written) => written,
             Err(error) => {
@@ -111,37 +119,19 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     }
     report.stages = stages.end();
     if copy::source_identity(&opened.paths())? != source_digest {
-        destination.keep(DIFFERENT, b"the source has changed")?;
+        transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";
         return Err(Error::new(Kind::Unsafe, "the source", text));
     }
     if job.verify && !report.disks.iter().all(|disk| disk.verified) {
-        destination.keep(DIFFERENT, b"what was read back is not what was written")?;
+        transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
     products.add_definition(&plan, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
     destination.publish()?;
     Ok(Converted::Done(Box::new(report)))
-}
-
-/// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
-fn resumable(error: Error, destination: &dyn Destination) -> Error {
-    match destination.leftover() {
-        Leftover::Resumable(folder) if error.kind != Kind::Full => {
-            let text = format!(
-                "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",
-                error.source,
-                folder.display()
-            );
-            Error {
-                source: text.into(),
-                ..error
-            }
-        }
-        _ => error,
-    }
 }
 
 /// What is made of facts that cannot be written as JSON.

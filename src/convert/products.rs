@@ -165,6 +165,14 @@ impl Products {
         Ok(())
     }
 
+    /// Where the disk `name` will be; `None` if it is no file.
+    pub(super) fn place_of(&self, name: &str) -> Option<PathBuf> {
+        match &self.place {
+            Place::File { folder } | Place::Folder { folder } => Some(folder.join(name)),
+            Place::Device { .. } => None,
+        }
+    }
+
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.
     pub(super) fn add_definition(&self, plan: &Plan, destination: &mut dyn Destination) -> Result<()> {
         let folder = match &self.place {

@@ -2,13 +2,16 @@
 //! threads as pay, each with one buffer.
 
 use super::{
+    brake::Brake,
     hash::{CHUNK, ChunkHash, DiskHasher, Run, chunk_range, chunks},
     ledger::{Ledger, NoLedger},
+    offload::{Offload, Offloading},
     schedule::{Schedule, Work},
+    workers::{ended_early, in_parallel},
     zero::is_zero,
 };
 use crate::{
-    disk::{Digest, Disk, Error, Kind, Result, Sink},
+    disk::{AlignedBuffer, Digest, Disk, Error, Kind, Result, Sink},
     watch::Watch,
 };
 use std::{
@@ -18,7 +21,6 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -39,7 +41,7 @@ pub struct Copied {
 
 /// How a copy is run.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Pace<'a> {
     /// Threads that read, hash and put; 0: as many as pay on this host.
     pub threads: usize,
     /// A checkpoint after so many bytes put: what a kill costs at most. Not too many, since it also keeps the host from
@@ -47,20 +49,27 @@ pub struct Pace {
     pub checkpoint_bytes: u64,
     /// A checkpoint after so long.
     pub checkpoint_time: Duration,
+    /// Zeros are left out where so many bytes of them follow each other in a chunk; less than the sink's unit counts as
+    /// that. `Some(0)`: nothing is left out, not even holes. `None`: the sink's unit.
+    pub sparse: Option<u64>,
+    /// What may be left to the kernel.
+    pub offload: Offload,
+    /// What holds it back.
+    pub brake: Option<&'a Brake>,
 }
 
-impl Default for Pace {
+impl Default for Pace<'_> {
     fn default() -> Self {
         Self {
             threads: 0,
             checkpoint_bytes: 256 << 20,
             checkpoint_time: Duration::from_secs(30),
+            sparse: None,
+            offload: Offload::default(),
+            brake: None,
         }
     }
 }
-
-/// More threads than cores hide the waits of a disk; more than this only cost memory.
-const MOST_THREADS: usize = 16;
 
 /// Zeros are left out in pieces of this size or more, in bytes: a page; less would save no space.
 const SMALLEST_UNIT: u64 = 4096;
@@ -74,21 +83,40 @@ pub fn copy(
     disk: &dyn Disk,
     sink: &dyn Sink,
     ledger: &dyn Ledger,
-    pace: Pace,
+    pace: Pace<'_>,
     watch: &dyn Watch,
 ) -> Result<Copied> {
-    let job = Job {
-        disk,
+    run_copy(disk, sink, ledger, true, pace, watch)
+}
+
+/// Copies `disk` into `sink` without hashing it: nothing is known of it afterwards ([`Copied::digest`] is that of a disk of
+/// zeros), so it can neither be resumed nor verified. Where the kernel can bring the bytes, nothing is even read.
+///
+/// # Errors
+/// Those of the disk and the sink; [`Kind::Cancelled`] if `watch` says so.
+pub fn copy_unhashed(disk: &dyn Disk, sink: &dyn Sink, pace: Pace<'_>, watch: &dyn Watch) -> Result<Copied> {
+    run_copy(disk, sink, &NoLedger, false, pace, watch)
+}
+
+fn run_copy(
+    disk: &dyn Disk,
+    sink: &dyn Sink,
+    ledger: &dyn Ledger,
+    hashing: bool,
+    pace: Pace<'_>,
+    watch: &dyn Watch,
+) -> Result<Copied> {
+    let filling = pace.sparse == Some(0);
+    let target = Target {
+        sink,
+        ledger,
         unit: unit_of(disk, sink)?,
-        target: Some(Target { sink, ledger, pace }),
-        watch,
-        judge: None,
-        schedule: Mutex::new(Schedule::new(disk, ledger)),
-        progress: Mutex::new(Progress::new(disk.size())),
-        checkpoint: Mutex::new(()),
-        stopped: AtomicBool::new(false),
+        hashing,
+        filling,
+        offloading: Offloading::new(if filling { Offload::Never } else { pace.offload }),
     };
-    let copied = match job.run(pace.threads) {
+    let job = Job::new(disk, Some(target), pace, watch, None);
+    let copied = match job.run() {
         Ok(copied) => copied,
         Err(error) => {
             // What came before the break is worth keeping; that this fails too adds nothing to the first cause.
@@ -106,19 +134,14 @@ pub fn copy(
 
 /// Reads `disk` and calls `judge` with every run of chunks, from many threads and in no order. Gives the hash of the
 /// disk. Zeros by its map are not read.
-pub(super) fn each_run(disk: &dyn Disk, watch: &dyn Watch, judge: Judge<'_>) -> Result<Digest> {
-    let job = Job {
-        disk,
-        unit: 0,
-        target: None,
-        watch,
-        judge: Some(judge),
-        schedule: Mutex::new(Schedule::new(disk, &NoLedger)),
-        progress: Mutex::new(Progress::new(disk.size())),
-        checkpoint: Mutex::new(()),
-        stopped: AtomicBool::new(false),
-    };
-    job.run(0).map(|copied| copied.digest)
+pub(super) fn each_run(
+    disk: &dyn Disk,
+    pace: Pace<'_>,
+    watch: &dyn Watch,
+    judge: Judge<'_>,
+) -> Result<Digest> {
+    let job = Job::new(disk, None, pace, watch, Some(judge));
+    job.run().map(|copied| copied.digest)
 }
 
 /// Looks at a run of chunks.
@@ -126,10 +149,9 @@ pub(super) type Judge<'a> = &'a (dyn Fn(&Run) -> Result<()> + Sync);
 
 struct Job<'a> {
     disk: &'a dyn Disk,
-    /// Zeros are looked for in pieces of this many bytes.
-    unit: usize,
     /// `None` when only hashes are wanted.
     target: Option<Target<'a>>,
+    pace: Pace<'a>,
     watch: &'a dyn Watch,
     judge: Option<Judge<'a>>,
     schedule: Mutex<Schedule<'a>>,
@@ -142,7 +164,12 @@ struct Job<'a> {
 struct Target<'a> {
     sink: &'a dyn Sink,
     ledger: &'a dyn Ledger,
-    pace: Pace,
+    /// Zeros are looked for in pieces of this many bytes.
+    unit: usize,
+    hashing: bool,
+    /// Zeros are put like any data.
+    filling: bool,
+    offloading: Offloading,
 }
 
 impl Progress {
@@ -175,31 +202,43 @@ struct Bytes {
     read: u64,
 }
 
-impl Job<'_> {
-    fn run(&self, threads: usize) -> Result<Copied> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { cores * 2 } else { threads };
-        let most = usize::try_from(chunks(self.disk.size())).unwrap_or(usize::MAX);
-        let threads = threads.min(MOST_THREADS).min(most).max(1);
-        let mut outcome = Ok(());
-        thread::scope(|scope| {
-            // A host that gives no more threads still has this one.
-            let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.work()).ok();
-            let workers: Vec<_> = (1..threads).filter_map(spawn).collect();
-            outcome = self.work();
-            for worker in workers {
-                let ended = worker.join().unwrap_or_else(|_| Err(self.incomplete()));
-                // The first cause, not what it led to in those that were held in the sink.
-                if outcome.as_ref().err().is_none_or(|e| e.kind == Kind::Cancelled) && ended.is_err() {
-                    outcome = ended;
-                }
-            }
-        });
-        outcome?;
+impl<'a> Job<'a> {
+    fn new(
+        disk: &'a dyn Disk,
+        target: Option<Target<'a>>,
+        pace: Pace<'a>,
+        watch: &'a dyn Watch,
+        judge: Option<Judge<'a>>,
+    ) -> Self {
+        let mut schedule = match &target {
+            Some(target) => Schedule::new(disk, target.ledger),
+            None => Schedule::new(disk, &NoLedger),
+        };
+        if target.as_ref().is_some_and(|target| target.filling) {
+            schedule.read_zeros();
+        }
+        Self {
+            disk,
+            target,
+            pace,
+            watch,
+            judge,
+            schedule: Mutex::new(schedule),
+            progress: Mutex::new(Progress::new(disk.size())),
+            checkpoint: Mutex::new(()),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self) -> Result<Copied> {
+        let label = self.disk.label();
+        in_parallel(label, self.pace.threads, chunks(self.disk.size()), &|| {
+            self.work()
+        })?;
         let progress = lock(&self.progress);
         let (digest, done) = progress.hasher.finish();
         if done != chunks(self.disk.size()) {
-            return Err(self.incomplete());
+            return Err(ended_early(self.disk.label()));
         }
         let Bytes {
             put,
@@ -214,11 +253,6 @@ impl Job<'_> {
             known,
             read,
         })
-    }
-
-    fn incomplete(&self) -> Error {
-        let text = "a copying thread ended before its work was done; this is a fault of the program, please report it";
-        Error::new(Kind::Io, self.disk.label(), text)
     }
 
     /// One thread: takes work until there is none, or until somebody failed.
@@ -238,9 +272,27 @@ impl Job<'_> {
         outcome
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Between two pieces of work, when this thread keeps nobody waiting: until the brake lets go.
+    fn hold_back(&self, rest_until: Duration) -> Result<()> {
+        let Some(brake) = self.pace.brake else {
+            return Ok(());
+        };
+        let stopped = || self.is_stopped() || self.watch.cancelled();
+        brake.wait(rest_until, self.watch, &stopped, &|| self.checkpoint_of_all())
+    }
+
     fn work_until_stopped(&self) -> Result<()> {
-        let mut buffer = Vec::new();
-        while !self.stopped.load(Ordering::Acquire) {
+        let mut buffer = None;
+        let mut rest_until = Duration::ZERO;
+        loop {
+            self.hold_back(rest_until)?;
+            if self.is_stopped() {
+                break;
+            }
             if self.watch.cancelled() {
                 return Err(Error::new(Kind::Cancelled, self.disk.label(), "cancelled"));
             }
@@ -266,76 +318,112 @@ impl Job<'_> {
                     let hash = None;
                     Run { first, count, hash }
                 }
-                Work::Read { index, data } => Run {
-                    first: index,
-                    count: 1,
-                    hash: self.chunk(index, &data, &mut buffer, &mut bytes)?,
-                },
+                Work::Read { index, data } => {
+                    let buffer = buffer.get_or_insert_with(|| AlignedBuffer::new(LARGEST_READ));
+                    Run {
+                        first: index,
+                        count: 1,
+                        hash: self.chunk(index, &data, buffer, &mut bytes)?,
+                    }
+                }
             };
             if let Some(judge) = self.judge {
                 judge(&run)?;
+            }
+            if let Some(brake) = self.pace.brake {
+                rest_until = brake.charge(bytes.read.max(bytes.put));
             }
             self.done(run, bytes)?;
         }
         Ok(())
     }
 
-    /// Reads one chunk and puts what of it is not zeros.
+    /// Brings one chunk to where it goes.
     fn chunk(
         &self,
         index: u64,
         data: &[Range<u64>],
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuffer,
         bytes: &mut Bytes,
     ) -> Result<ChunkHash> {
         let range = self.range(index, 1);
-        let size = usize::try_from(length(&range)).unwrap_or(0);
-        buffer.resize(size, 0);
+        let buffer = buffer.first(usize::try_from(length(&range)).unwrap_or(0));
+        if let Some(target) = &self.target
+            && let Some(disk) = target.sink.target()
+            && target.offloading.bring(self.disk, disk, data)?
+        {
+            bytes.put = data.iter().map(length).sum();
+            bytes.skipped = length(&range) - bytes.put;
+            if !target.hashing {
+                return Ok(None);
+            }
+            // What is there now, whatever the source holds by now.
+            disk.read_at(range.start, buffer)?;
+            bytes.read = bytes.put;
+            return Ok((!is_zero(buffer)).then(|| Digest::of(buffer)));
+        }
+        self.read(&range, data, buffer)?;
+        bytes.read = data.iter().map(length).sum();
+        let zero = is_zero(buffer);
+        let Some(target) = &self.target else {
+            bytes.skipped = length(&range);
+            return Ok((!zero).then(|| Digest::of(buffer)));
+        };
+        if target.filling {
+            target.sink.put(range.start, buffer)?;
+            bytes.put = length(&range);
+        } else if zero {
+            bytes.skipped = length(&range);
+            target.sink.skip(range)?;
+        } else {
+            self.put(target, range, buffer, bytes)?;
+        }
+        Ok((!zero && target.hashing).then(|| Digest::of(buffer)))
+    }
+
+    /// Fills `buffer` with `range`, of which only `data` has to be read.
+    fn read(&self, range: &Range<u64>, data: &[Range<u64>], buffer: &mut [u8]) -> Result<()> {
         let mut filled = range.start;
         for part in data {
             window_mut(buffer, range.start, filled..part.start).fill(0);
             self.disk
                 .read_at(part.start, window_mut(buffer, range.start, part.clone()))?;
-            bytes.read += length(part);
             filled = part.end;
         }
         window_mut(buffer, range.start, filled..range.end).fill(0);
-        if is_zero(buffer) {
-            bytes.skipped = length(&range);
-            if let Some(target) = &self.target {
-                target.sink.skip(range)?;
-            }
-            return Ok(None);
-        }
-        if let Some(target) = &self.target {
-            self.put(target.sink, range, buffer, bytes)?;
-        }
-        Ok(Some(Digest::of(buffer)))
+        Ok(())
     }
 
     /// Puts the runs of units that hold something and skips the others, in order.
-    fn put(&self, sink: &dyn Sink, range: Range<u64>, buffer: &[u8], bytes: &mut Bytes) -> Result<()> {
-        let mut at = range.start;
-        let mut units = buffer
-            .chunks(self.unit)
-            .map(|unit| (is_zero(unit), unit.len() as u64));
-        let mut next = units.next();
-        while let Some((zero, first)) = next {
-            let mut end = at + first;
-            next = units.next();
-            while let Some((_, more)) = next.filter(|(other, _)| *other == zero) {
-                end += more;
-                next = units.next();
+    fn put(&self, target: &Target<'_>, range: Range<u64>, buffer: &[u8], bytes: &mut Bytes) -> Result<()> {
+        let smallest = self.pace.sparse.unwrap_or(0).min(CHUNK).max(target.unit as u64);
+        let mut put = |part: Range<u64>| {
+            if part.is_empty() {
+                return Ok(());
             }
-            if zero {
-                sink.skip(at..end)?;
-                bytes.skipped += end - at;
-            } else {
-                sink.put(at, window(buffer, range.start, at..end))?;
-                bytes.put += end - at;
+            bytes.put += length(&part);
+            target.sink.put(part.start, window(buffer, range.start, part))
+        };
+        // Up to `done` all has been given away; zeros too few to be left out wait with the data.
+        let (mut done, mut at) = (range.start, range.start);
+        let mut units = buffer.chunks(target.unit).peekable();
+        while let Some(unit) = units.next() {
+            let start = at;
+            at += unit.len() as u64;
+            if !is_zero(unit) {
+                continue;
             }
-            at = end;
+            while let Some(unit) = units.next_if(|unit| is_zero(unit)) {
+                at += unit.len() as u64;
+            }
+            if at - start >= smallest {
+                put(done..start)?;
+                target.sink.skip(start..at)?;
+                done = at;
+            }
         }
+        put(done..range.end)?;
+        bytes.skipped = length(&range) - bytes.put;
         Ok(())
     }
 
@@ -360,17 +448,35 @@ impl Job<'_> {
             total.read += bytes.read;
             progress.since_checkpoint += bytes.put;
             self.target.as_ref().is_some_and(|target| {
-                progress.since_checkpoint >= target.pace.checkpoint_bytes
-                    || progress.last_checkpoint.elapsed() >= target.pace.checkpoint_time
+                // What is not hashed cannot be noted: nothing would be won.
+                target.hashing
+                    && (progress.since_checkpoint >= self.pace.checkpoint_bytes
+                        || progress.last_checkpoint.elapsed() >= self.pace.checkpoint_time)
             })
         };
         self.watch.advance(bytes.put + bytes.skipped + bytes.known);
         if due { self.checkpoint() } else { Ok(()) }
     }
 
-    /// Makes durable what was put, then notes it. The other threads go on meanwhile.
+    /// Makes durable what was put, then notes it; unless somebody is at it. The other threads go on meanwhile.
     fn checkpoint(&self) -> Result<()> {
-        let (Some(target), Ok(_one)) = (&self.target, self.checkpoint.try_lock()) else {
+        match self.checkpoint.try_lock() {
+            Ok(one) => self.checkpoint_held(&one),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The same, of all that has arrived by now.
+    fn checkpoint_of_all(&self) -> Result<()> {
+        let one = lock(&self.checkpoint);
+        if lock(&self.progress).unrecorded.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint_held(&one)
+    }
+
+    fn checkpoint_held(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+        let Some(target) = &self.target else {
             return Ok(());
         };
         let batch = {
@@ -388,6 +494,10 @@ impl Job<'_> {
         chunk_range(self.disk.size(), first, count)
     }
 }
+
+/// A chunk, as it is read at once.
+#[allow(clippy::cast_possible_truncation, reason = "a mebibyte")]
+const LARGEST_READ: usize = CHUNK as usize;
 
 /// Appends a run, joining zeros with zeros: a ledger of a nearly empty disk stays small.
 fn note(runs: &mut Vec<Run>, run: Run) {

@@ -32,6 +32,8 @@ pub(super) struct Schedule<'a> {
     map: Vec<Extent>,
     /// Index into the map: those before are used up.
     used: usize,
+    /// Zeros are read chunk by chunk like everything else.
+    reads_zeros: bool,
 }
 
 impl<'a> Schedule<'a> {
@@ -44,7 +46,13 @@ impl<'a> Schedule<'a> {
             unknown_to: 0,
             map: Vec::new(),
             used: 0,
+            reads_zeros: false,
         }
+    }
+
+    /// From now on nothing is [`Work::Skip`]: zeros by the map are [`Work::Read`] without data.
+    pub(super) fn read_zeros(&mut self) {
+        self.reads_zeros = true;
     }
 
     /// The next piece of work; `None` at the end.
@@ -71,7 +79,7 @@ impl<'a> Schedule<'a> {
             zeros_to / CHUNK
         };
         let whole = whole.min(self.unknown_to);
-        if whole > first {
+        if whole > first && !self.reads_zeros {
             self.next = whole;
             return Ok(Some(Work::Skip {
                 first,

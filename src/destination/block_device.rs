@@ -129,7 +129,7 @@ fn open(path: &Path, yes_erase: &[PathBuf]) -> Result<BlockDevice> {
     // First what has a name, then what only the kernel knows.
     let number = BlockDevice::open(path)?.number();
     must_be_idle(path, number)?;
-    BlockDevice::open_exclusively(path)
+    Ok(BlockDevice::open_exclusively(path)?.directly(path))
 }
 
 /// A disk of `size` bytes whose ends are in `edges` and whose middle is on `device`.

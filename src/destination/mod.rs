@@ -5,6 +5,8 @@
 //! nothing.
 
 mod block_device;
+mod cache;
+mod existing;
 mod file;
 mod in_use;
 mod publish;
@@ -12,6 +14,8 @@ mod space;
 mod work_folder;
 
 pub use block_device::BlockDeviceDestination;
+pub use cache::Cache;
+pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::{in_use, share_a_disk};
 pub use space::{Space, explain_full};
@@ -19,9 +23,9 @@ pub use work_folder::Leftover;
 
 use crate::{
     copy::{FileLedger, Identity},
-    disk::{Disk, Result},
+    disk::{Disk, Error, Kind, Result},
 };
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 /// One conversion's products, invisible until they are published. Dropped before that, it removes what it made unless
 /// that is worth a resume.
@@ -33,6 +37,21 @@ pub trait Destination: Debug + Send {
     /// [`Unsafe`](crate::disk::Kind) if what is there was made by another plan or of another source than
     /// `identity`; [`Full`](crate::disk::Kind) if a device is too small.
     fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)>;
+    /// A further file of the image of a disk, of `size` bytes to begin with; when resuming (not `fresh`), as it was left.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::disk::Kind) where an image can only be one file.
+    fn beside(&mut self, name: &str, _size: u64, _fresh: bool) -> Result<Arc<dyn Disk>> {
+        let text =
+            "would be a second file of one image: choose a kind of image that is one file, or a file as OUT";
+        Err(Error::new(Kind::Unsupported, name, text))
+    }
+    /// Where the file `name` is until it is published; `None` if it is none.
+    fn place(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+    /// How what is written from now on reaches the storage.
+    fn set_cache(&mut self, _cache: Cache) {}
     /// A finished file of the set: definition, report.
     fn file(&mut self, name: &str, contents: &[u8]) -> Result<()>;
     /// Keeps `contents` in the work folder for a resume: the plan. Not published.

@@ -28,6 +28,11 @@ pub trait Sink: Send + Sync {
     fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;
+    /// The disk that is written, where each byte has its place from the start and zeros need not be written: bytes may
+    /// be brought there by [`Disk::share`] and [`Disk::copy_from`] instead of [`Sink::put`].
+    fn target(&self) -> Option<&dyn Disk> {
+        None
+    }
 }
 
 /// A [`Disk`] as a [`Sink`]: a raw file, a block device, an image that is written at random.
@@ -75,6 +80,10 @@ impl Sink for DiskSink {
 
     fn finish(&self) -> Result<()> {
         self.disk.flush()
+    }
+
+    fn target(&self) -> Option<&dyn Disk> {
+        self.blank.then_some(&*self.disk)
     }
 }
 

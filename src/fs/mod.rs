@@ -115,6 +115,11 @@ pub trait FileSystem: Send {
     /// Every run of bytes of the volume that holds data of a regular file, with its node: what the audit of an
     /// edit protects. All else that is written must be metadata or was free.
     fn data_runs(&self, each: &mut dyn FnMut(Node, Range<u64>) -> Result<()>) -> Result<()>;
+    /// Where the contents of one regular file lie: offset in the file, and the run of bytes of the volume, ascending. Without
+    /// what lies nowhere (holes, unwritten extents). Knowing of none is safe.
+    fn file_runs(&self, _node: Node, _each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>) -> Result<()> {
+        Ok(())
+    }
     /// What was done on opening, for the report: a journal replayed, orphans removed. Empty if nothing was.
     fn recovered(&self) -> Vec<String> {
         Vec::new()

@@ -17,7 +17,9 @@ pub struct Swap {
 }
 
 /// Page sizes that Linux has had, in bytes; the signature is in the last ten bytes of the first page.
-const PAGE_SIZES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];
+const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, LARGEST_START];
+/// What [`Swap::parse`] wants to see: the largest page, in bytes.
+pub const LARGEST_START: usize = 65536;
 /// Bytes from the signature to the end of the page.
 const SIGNATURE: usize = 10;
 const VERSION_1: &[u8] = b"SWAPSPACE2";
@@ -39,24 +41,32 @@ impl Swap {
     /// # Errors
     /// Those of reading.
     pub fn open(disk: &Arc<dyn Disk>) -> Result<Option<Self>> {
+        let length = disk.size().min(LARGEST_START as u64);
+        let mut start = vec![0; usize::try_from(length).unwrap_or(0)];
+        disk.read_at(0, &mut start)?;
+        Self::parse(&start, disk.size())
+            .map_err(|error| disk::Error::new(disk::Kind::Corrupt, disk.label(), error).at(0))
+    }
+
+    /// Looks for a swap area of `size` bytes that begins with `start`, which is [`LARGEST_START`] bytes long, or all of it.
+    ///
+    /// # Errors
+    /// A header that is cut short.
+    pub fn parse(start: &[u8], size: u64) -> std::result::Result<Option<Self>, Truncated> {
         for page_size in PAGE_SIZES {
-            if disk.size() < page_size {
+            let Some(page) = start.get(..page_size) else {
                 break;
-            }
-            let mut signature = [0; SIGNATURE];
-            disk.read_at(page_size - SIGNATURE as u64, &mut signature)?;
+            };
+            let signature = bytes_at(page, page_size.saturating_sub(SIGNATURE), SIGNATURE)?;
             let hibernated = HIBERNATED.iter().find(|(magic, _)| signature.starts_with(magic));
             let version_1 = signature == VERSION_1 || hibernated.is_some();
             if !version_1 && signature != VERSION_0 {
                 continue;
             }
-            let mut page = vec![0; usize::try_from(page_size).unwrap_or(0)];
-            disk.read_at(0, &mut page)?;
-            let parsed = if version_1 { Fields::parse(&page) } else { Ok(None) };
-            let fields = parsed
-                .map_err(|error| disk::Error::new(disk::Kind::Corrupt, disk.label(), error).at(0))?
-                .unwrap_or_default();
-            let end = fields.pages.saturating_mul(page_size).min(disk.size());
+            let fields = if version_1 { Fields::parse(page)? } else { None };
+            let fields = fields.unwrap_or_default();
+            let page_size = page_size as u64;
+            let end = fields.pages.saturating_mul(page_size).min(size);
             let free = if hibernated.is_some() {
                 0..0
             } else {
@@ -129,7 +139,7 @@ mod tests {
 
     const UUID: &str = "8ff8e77f-8553-485e-8656-58be67a81666";
 
-    fn make(page_size: u64, mebibytes: u64) -> Vec<u8> {
+    fn make(page_size: usize, mebibytes: u64) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("swap");
         FileDisk::create(&path, mebibytes << 20).unwrap();
@@ -162,7 +172,7 @@ mod tests {
                 label: Some("a label".into()),
             };
             assert_eq!(swap.identity(), expected);
-            assert_eq!(swap.free(), Some(page_size..2 << 20));
+            assert_eq!(swap.free(), Some(page_size as u64..2 << 20));
             assert_eq!(swap.hibernated(), None);
         }
     }

@@ -6,7 +6,7 @@ use super::{
     files::Files,
     firmware::{self, Hardware},
     fstab::{self, FstabEntry},
-    initramfs_generator, kernel, network_linux, os_release, program,
+    initramfs_generator, kernel, network_linux, os_release, program, swap_files,
     text::lossy,
 };
 use crate::{
@@ -251,8 +251,14 @@ impl Look<'_> {
             .and_then(|contents| contents.lines().find(|l| !l.starts_with('#')).map(str::to_owned))
             .filter(|name| !name.is_empty());
         let systemd = program::systemd_version(&files);
+        let swap_files = swap_files::inspect(&files, &fstab);
         let mounts = self.guest_mounts(&fstab, &devices);
         let mut blockers = self.blockers(&mounts);
+        for file in &swap_files {
+            if let Some(by) = &file.hibernated {
+                blockers.push(hibernated(&format!("swap file {}", file.path), by));
+            }
+        }
         cloud_init(&files);
         for remark in files.into_remarks() {
             if !remarks.contains(&remark) {
@@ -270,6 +276,7 @@ impl Look<'_> {
                 systemd,
                 mounts,
                 fstab,
+                swap_files,
                 kernels,
                 boot,
                 initramfs_generator,
@@ -424,16 +431,10 @@ impl Look<'_> {
             .filter_map(|other| Some((other, other.hibernated.as_ref()?)))
             .filter(|(other, _)| {
                 // Swap that no line of fstab names can still be resumed from.
-                mounts.iter().any(|mount| mount.volume == other.volume) || disk_of(&other.volume) == Some(root_disk)
+                mounts.iter().any(|mount| mount.volume == other.volume)
+                    || disk_of(&other.volume) == Some(root_disk)
             })
-            .map(|(other, by)| {
-                format!(
-                    "the swap space {} holds a hibernated system, put there by {by}: what is in memory would be lost and \
-                     its filesystems damaged. Start the old machine, let it resume, shut it down (not hibernate), and \
-                     read its disks again",
-                    other.volume
-                )
-            })
+            .map(|(other, by)| hibernated(&format!("swap space {}", other.volume), by))
             .collect()
     }
 
@@ -459,6 +460,14 @@ impl Look<'_> {
         let row = self.rows.iter().find(|row| Some(&*row.volume) == root);
         row.map_or(0, |row| row.disk)
     }
+}
+
+/// Why nothing can be done for a system that sleeps in `place`, put there by `by`, and the cure.
+fn hibernated(place: &str, by: &str) -> String {
+    format!(
+        "the {place} holds a hibernated system, put there by {by}: what is in memory would be lost and its filesystems \
+         damaged. Start the old machine, let it resume, shut it down (not hibernate), and read its disks again"
+    )
 }
 
 /// The kind of a line of fstab against what is there: "auto" and several kinds are no contradiction, the ext family is

@@ -19,6 +19,7 @@ pub mod network_linux;
 pub mod os_release;
 mod other_volume;
 mod program;
+pub mod swap_files;
 mod text;
 
 pub use boot_loader::{BootEntry, BootLoader, BootLoaderKind};
@@ -31,6 +32,7 @@ pub use kernel::Kernel;
 pub use network_linux::{Interface, MacMatch, NetworkProgram};
 pub use os_release::OsRelease;
 pub use other_volume::OtherVolume;
+pub use swap_files::SwapFile;
 
 use crate::fs::{GuestPath, Identity};
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,8 @@ pub struct Guest {
     pub mounts: Vec<Mount>,
     /// Every line of fstab that names a filesystem.
     pub fstab: Vec<FstabEntry>,
+    /// Files that are swap space.
+    pub swap_files: Vec<SwapFile>,
     /// All kernels, the one that starts by default first.
     pub kernels: Vec<Kernel>,
     /// How it boots.

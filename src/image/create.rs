@@ -1,7 +1,7 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, vmdk};
-use crate::disk::{Disk, DiskSink, Error, Kind, Result, Sink};
+use super::{Format, qcow2, raw, vmdk};
+use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
 /// What a new image is to be.
@@ -124,10 +124,7 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
     let disk = files.main();
     let size = shape.size;
     Ok(match shape.format {
-        Format::Raw => {
-            shape.options.each(shape.format, &[], |_, _| Ok(false))?;
-            Box::new(DiskSink::new(disk, files.blank()))
-        }
+        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
         Format::Qcow2 => {
             let options = qcow2::Options::from_words(&shape.options)?;
             if files.fresh() {

@@ -5,7 +5,9 @@ pub mod deflate;
 mod detect;
 mod format;
 mod info;
+mod map;
 mod neighbours;
+mod open_file;
 pub mod qcow2;
 mod raw;
 pub mod vmdk;
@@ -14,10 +16,13 @@ pub use create::{Files, Options, Shape, create, initial_size};
 pub use detect::{detect, open, open_writable};
 pub use format::Format;
 pub use info::{Check, Info, Named, Snapshot};
+pub use map::{Mapped, Mapping, map_chain};
 pub use neighbours::{Beside, Neighbours, NoNeighbours};
+pub use open_file::{backing_of, chain, format_at, open_alone, open_file};
 pub use raw::Raw;
 
 use crate::disk::{Disk, Error, Kind, Result};
+use std::ops::Range;
 
 /// A disk with a container around it.
 pub trait Image: Disk {
@@ -28,6 +33,14 @@ pub trait Image: Disk {
     /// # Errors
     /// Those of reading the container.
     fn info(&self) -> Result<Info>;
+    /// Where the bytes in `range` of its disk come from, in order and without gaps; may stop early, like [`Disk::extents`].
+    /// An image that can stand on another one must say which of it is its own.
+    ///
+    /// # Errors
+    /// Those of reading the container.
+    fn map(&self, range: Range<u64>) -> Result<Vec<Mapping>> {
+        map::by_extents(self, range)
+    }
     /// Looks for structure errors and leaks.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! No container at all: the file is the disk.
 
-use super::{Check, Format, Image, Info};
-use crate::disk::{Disk, Extent, Result};
+use super::{Check, Files, Format, Image, Info, Mapping, map};
+use crate::disk::{Disk, DiskSink, Extent, Result, Sink};
 use std::{fs::File, ops::Range, sync::Arc};
 
 /// A raw image.
@@ -74,7 +74,109 @@ impl Image for Raw {
         Ok(Info::default())
     }
 
+    /// A hole is present too: nothing lies below.
+    fn map(&self, range: Range<u64>) -> Result<Vec<Mapping>> {
+        let mut runs = map::by_extents(self, range)?;
+        for run in &mut runs {
+            run.present = true;
+            run.offset = run.offset.or(Some(run.start));
+        }
+        Ok(runs)
+    }
+
     fn check(&self) -> Result<Check> {
         Ok(Check::default())
+    }
+}
+
+/// `-o` of a raw image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    preallocation: Preallocation,
+}
+
+/// What of a new file takes space from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Preallocation {
+    /// What holds data.
+    #[default]
+    Off,
+    /// All of it is reserved.
+    Falloc,
+    /// All of it is written.
+    Full,
+}
+
+impl Options {
+    pub(super) fn from_words(words: &super::Options) -> Result<Self> {
+        let mut options = Self::default();
+        words.each(Format::Raw, &["preallocation"], |name, text| {
+            match (name, text) {
+                ("preallocation", "off") => options.preallocation = Preallocation::Off,
+                ("preallocation", "falloc") => options.preallocation = Preallocation::Falloc,
+                ("preallocation", "full") => options.preallocation = Preallocation::Full,
+                ("preallocation", _) => return Err("off, falloc or full is expected".to_owned()),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        if words.compress {
+            let text = "a raw image cannot be compressed: leave -c out, or choose another format";
+            return Err(crate::disk::Error::new(
+                crate::disk::Kind::Unsupported,
+                "raw",
+                text,
+            ));
+        }
+        Ok(options)
+    }
+}
+
+/// Begins a raw image in `files`, or goes on with one.
+pub(super) fn create(files: &dyn Files, options: Options) -> Result<Box<dyn Sink>> {
+    let disk = files.main();
+    if options.preallocation != Preallocation::Off && files.fresh() {
+        disk.preallocate(0..disk.size())?;
+    }
+    let sink = DiskSink::new(disk.clone(), files.blank());
+    Ok(match options.preallocation {
+        Preallocation::Off | Preallocation::Falloc => Box::new(sink),
+        Preallocation::Full => Box::new(FullSink { sink }),
+    })
+}
+
+/// Writes zeros as bytes, so that every block has been written once.
+struct FullSink {
+    sink: DiskSink,
+}
+
+/// Zeros written at once, in bytes.
+const ZEROS: usize = 1 << 20;
+
+impl Sink for FullSink {
+    fn unit(&self) -> u32 {
+        self.sink.unit()
+    }
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.sink.put(offset, bytes)
+    }
+    fn skip(&self, range: Range<u64>) -> Result<()> {
+        let zeros = vec![0; ZEROS];
+        let mut at = range.start;
+        while at < range.end {
+            let count = usize::try_from(range.end - at).unwrap_or(ZEROS).min(ZEROS);
+            self.sink.put(at, zeros.get(..count).unwrap_or_default())?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.sink.keep(range)
+    }
+    fn checkpoint(&self) -> Result<()> {
+        self.sink.checkpoint()
+    }
+    fn finish(&self) -> Result<()> {
+        self.sink.finish()
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn server() -> Guest {
             options: "defaults".into(),
             volume: Some("disk0/p1".into()),
         }],
+        swap_files: Vec::new(),
         kernels: vec![kernel(RELEASE, true)],
         boot: Boot {
             firmware: Firmware::Bios,
@@ -103,6 +104,7 @@ pub(crate) fn interface(name: &str, line: u32) -> Interface {
         dhcp: false,
         mac: None,
         mac_line: None,
+        matches_only_mac: false,
         physical: true,
     }
 }

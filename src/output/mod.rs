@@ -1,8 +1,13 @@
-//! What the new home wants beside disks: the libvirt domain; the report.
+//! What the new home wants beside disks: the libvirt domain; the report; what is said of images.
 
+mod image;
 pub mod libvirt;
 pub(crate) mod pci_topology;
 mod report;
 pub mod virtual_machine;
 
+pub use image::{
+    Allocation, CHECK_SCHEMA, COMPARE_SCHEMA, Checked, Compared, INFO_SCHEMA, ImageFacts, ImageInfo,
+    MapStyle, image_info, print_map,
+};
 pub use report::{Bytes, DiskWritten, Judgement, REPORT_SCHEMA, Report, SourceFacts, StageTime, VolumeFacts};

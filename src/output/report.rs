@@ -113,8 +113,8 @@ pub struct DiskWritten {
     pub resumed: u64,
     /// Bytes of free space, swap and unwritten runs that were left behind.
     pub discarded: u64,
-    /// Hash of the contents as `docs/ledger.md` defines it.
-    pub hash: Digest,
+    /// Hash of the contents as `docs/ledger.md` defines it; `None` where hashing was off.
+    pub hash: Option<Digest>,
     /// Was it read back and found equal?
     pub verified: bool,
 }
@@ -206,27 +206,37 @@ impl fmt::Display for Report {
             )?;
         }
         for disk in &self.disks {
-            let verified = if disk.verified { ", verified" } else { "" };
-            writeln!(
-                f,
-                "wrote {} ({}, {}): read {}, wrote {}, left out {} of zeros and free space{verified}",
-                disk.name,
-                disk.format,
-                Bytes(disk.size),
-                Bytes(disk.read),
-                Bytes(disk.written),
-                Bytes(disk.skipped),
-            )?;
-            writeln!(f, "  blake3 {}", disk.hash)?;
+            write!(f, "{disk}")?;
         }
-        if !self.stages.is_empty() {
-            let times = self
-                .stages
-                .iter()
-                .map(|s| format!("{} {:.2} s", s.stage, s.seconds));
-            writeln!(f, "time: {}", times.collect::<Vec<_>>().join(", "))?;
+        print_stages(f, &self.stages)
+    }
+}
+
+pub(super) fn print_stages(f: &mut fmt::Formatter<'_>, stages: &[StageTime]) -> fmt::Result {
+    if stages.is_empty() {
+        return Ok(());
+    }
+    let times = stages.iter().map(|s| format!("{} {:.2} s", s.stage, s.seconds));
+    writeln!(f, "time: {}", times.collect::<Vec<_>>().join(", "))
+}
+
+impl fmt::Display for DiskWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verified = if self.verified { ", verified" } else { "" };
+        writeln!(
+            f,
+            "wrote {} ({}, {}): read {}, wrote {}, left out {} of zeros and free space{verified}",
+            self.name,
+            self.format,
+            Bytes(self.size),
+            Bytes(self.read),
+            Bytes(self.written),
+            Bytes(self.skipped),
+        )?;
+        match self.hash {
+            Some(hash) => writeln!(f, "  blake3 {hash}"),
+            None => writeln!(f, "  not hashed"),
         }
-        Ok(())
     }
 }
 
@@ -257,6 +267,9 @@ fn print_guest(f: &mut fmt::Formatter<'_>, guest: &Guest) -> fmt::Result {
             "  mounts     {place} from {} ({})",
             mount.volume, mount.identity.kind
         )?;
+    }
+    for file in &guest.swap_files {
+        writeln!(f, "  swap file  {} on {}", file.path, file.volume)?;
     }
     for interface in &guest.interfaces {
         let name = interface.name.as_deref().unwrap_or("(any)");

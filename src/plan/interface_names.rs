@@ -6,7 +6,10 @@ use super::{
     draft::{Draft, Facts, enumeration},
     network::Wanted,
 };
-use crate::{fs::GuestPath, guest::MacMatch};
+use crate::{
+    fs::GuestPath,
+    guest::{MacMatch, NetworkProgram},
+};
 
 /// From this version on, udev in the root renames an interface again that udev in the initramfs has renamed already.
 const RENAMES_AGAIN: u32 = 240;
@@ -77,14 +80,43 @@ fn udev_rule(name: &str, mac: Option<&str>) -> String {
     )
 }
 
-/// Lines that name the interface's old adapter by its MAC address name the new one.
-pub(super) fn follow_mac(facts: Facts<'_>, interface: &Wanted<'_>, new: &str, draft: &mut Draft) {
+/// Lines that name the interface's old adapter by its MAC address name the new one; or any, where there is but one (`alone`)
+/// and the configuration takes that: people also start the disk under a definition of their own.
+pub(super) fn follow_mac(
+    facts: Facts<'_>,
+    interface: &Wanted<'_>,
+    new: &str,
+    alone: bool,
+    draft: &mut Draft,
+) {
     let mine = |line: &&MacMatch| match (&line.interface, interface.name) {
         (Some(other), Some(name)) => other == name,
         _ => Some(line.mac.as_str()) == interface.old_mac(),
     };
     for line in facts.guest.mac_matches.iter().filter(mine) {
         if is_decided(draft, line) {
+            continue;
+        }
+        let configured = interface
+            .configured
+            .iter()
+            .find(|configured| configured.path == line.path && configured.mac_line == Some(line.line))
+            .filter(|configured| alone && configured.matches_only_mac);
+        if let Some(configured) = configured
+            && let Some(text) = any_adapter(configured.by, interface.name, line)
+        {
+            draft.step(
+                Action::ReplaceLine {
+                    path: line.path.clone(),
+                    line: line.line,
+                    old: line.text.clone(),
+                    new: text,
+                },
+                format!(
+                    "there is one adapter for {}, whatever its address",
+                    interface.called()
+                ),
+            );
             continue;
         }
         match replace_mac(&line.text, &line.mac, new) {
@@ -136,22 +168,72 @@ fn is_decided(draft: &Draft, line: &MacMatch) -> bool {
     })
 }
 
+/// Names that the kernel and udev give to Ethernet adapters.
+const ETHERNET: &str = "e*";
+
+/// A line that matches by address as one that any Ethernet adapter fits, in the words of the program that reads it. `None`
+/// if the line is written in a way that this does not know.
+fn any_adapter(by: NetworkProgram, name: Option<&str>, line: &MacMatch) -> Option<GuestPath> {
+    let text = line.text.as_bytes();
+    let word_at = |word: &[u8]| {
+        text.windows(word.len())
+            .position(|window| window.eq_ignore_ascii_case(word))
+    };
+    match by {
+        // systemd.network(5): the name that it has when it is matched, which is that of the .link file.
+        NetworkProgram::SystemdNetworkd => {
+            let start = word_at(b"permanentmacaddress").or(word_at(b"macaddress"))?;
+            let blank = text.get(..start)?.iter().all(u8::is_ascii_whitespace);
+            let new = format!("Name={}", name.unwrap_or(ETHERNET));
+            blank.then(|| GuestPath(new.into_bytes()))
+        }
+        // netplan's `match: name` is the name that the kernel gave; `set-name` may give another.
+        NetworkProgram::Netplan => {
+            let start = word_at(b"macaddress")?;
+            let value = start.checked_add(b"macaddress".len())?;
+            let (_, rest) = text.split_at_checked(value)?;
+            let colon = rest.iter().position(|byte| *byte == b':')?;
+            let between = rest.get(..colon)?;
+            let (_, rest) = rest.split_at_checked(colon.checked_add(1)?)?;
+            let blanks = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let (_, rest) = rest.split_at_checked(blanks)?;
+            let quote = rest.first().copied().filter(|byte| matches!(byte, b'"' | b'\''));
+            let quotes = usize::from(quote.is_some());
+            let (address, rest) = rest
+                .split_at_checked(quotes)?
+                .1
+                .split_at_checked(line.mac.len())?;
+            let is_it = is_address(address, &line.mac);
+            let closed = quote.is_none() || rest.first().copied() == quote;
+            if !is_it || !closed || !between.iter().all(u8::is_ascii_whitespace) {
+                return None;
+            }
+            let mut new = text.get(..start)?.to_vec();
+            new.extend_from_slice(format!("name: \"{ETHERNET}\"").as_bytes());
+            new.extend_from_slice(rest.get(quotes..)?);
+            Some(GuestPath(new))
+        }
+        // A connection without an address or a name is for any adapter of its type (nm-settings(5)).
+        NetworkProgram::NetworkManager => Some(GuestPath([b"# ", text].concat())),
+        NetworkProgram::Ifupdown => None,
+    }
+}
+
+/// Is `text` the address `mac` (lower case with colons), in whatever case and with whatever between its bytes?
+fn is_address(text: &[u8], mac: &str) -> bool {
+    let plain = |byte: &u8| match byte {
+        b'-' => b':',
+        other => other.to_ascii_lowercase(),
+    };
+    text.iter().map(plain).eq(mac.bytes())
+}
+
 /// `old` in its first place in `text`, in whatever case and with whatever between its bytes, becomes `new`.
 fn replace_mac(text: &GuestPath, old: &str, new: &str) -> Option<GuestPath> {
     let bytes = text.as_bytes();
-    let same = |window: &[u8]| {
-        window
-            .iter()
-            .map(|byte| {
-                if *byte == b'-' {
-                    b':'
-                } else {
-                    byte.to_ascii_lowercase()
-                }
-            })
-            .eq(old.bytes())
-    };
-    let at = bytes.windows(old.len().max(1)).position(same)?;
+    let at = bytes
+        .windows(old.len().max(1))
+        .position(|window| is_address(window, old))?;
     let mut line = bytes.to_vec();
     line.splice(at..at.saturating_add(old.len()), new.bytes());
     Some(GuestPath(line))

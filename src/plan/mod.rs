@@ -17,6 +17,7 @@ mod tests;
 
 pub use facts::facts_digest;
 pub use make::{make, make_raw};
+pub use print::write_printable;
 
 use crate::{
     disk::Digest,

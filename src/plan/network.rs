@@ -65,7 +65,7 @@ pub(super) fn plan(facts: Facts<'_>, draft: &mut Draft) -> Network {
                 .initramfs_files
                 .extend(interface_names::keep(facts, name, mac, draft));
         }
-        interface_names::follow_mac(facts, interface, &adapter.mac, draft);
+        interface_names::follow_mac(facts, interface, &adapter.mac, alone, draft);
     }
     interface_names::warn_swapped(&wanted, draft);
     network

@@ -21,15 +21,23 @@ struct Printable<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl Write for Printable<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            if character.is_control() && character != '\n' && character != '\t' {
-                write!(self.0, "{}", character.escape_default())?;
-            } else {
-                self.0.write_char(character)?;
-            }
-        }
-        Ok(())
+        write_printable(self.0, text)
     }
+}
+
+/// Writes `text` with the control characters in it spelled out, but for line feeds and tabs.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_printable(out: &mut impl Write, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        if character.is_control() && character != '\n' && character != '\t' {
+            write!(out, "{}", character.escape_default())?;
+        } else {
+            out.write_char(character)?;
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

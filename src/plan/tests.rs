@@ -471,6 +471,71 @@ fn several_interfaces_go_by_the_addresses_that_the_definition_pins() {
 }
 
 #[test]
+fn one_adapter_is_not_asked_for_its_address() {
+    let old = "52:54:00:ab:00:01";
+    let replaced = |by, name: Option<&str>, text: &str| {
+        let mut guest = server();
+        guest.interfaces = vec![Interface {
+            name: name.map(str::to_owned),
+            path: "/etc/file".into(),
+            by,
+            mac: Some(old.to_owned()),
+            mac_line: Some(7),
+            matches_only_mac: true,
+            ..interface("x", 3)
+        }];
+        guest.mac_matches = vec![MacMatch {
+            path: "/etc/file".into(),
+            line: 7,
+            text: text.into(),
+            mac: old.to_owned(),
+            interface: name.map(str::to_owned),
+        }];
+        let plan = plan_for(&guest, "kvm");
+        let new = plan.steps.iter().find_map(|step| match &step.action {
+            Action::ReplaceLine { new, .. } if step.because.contains("whatever its address") => {
+                Some(new.to_string())
+            }
+            Action::ReplaceLine { new, .. } if new.to_string().contains(&plan.adapters[0].mac) => {
+                Some("follows".to_owned())
+            }
+            _ => None,
+        });
+        new.unwrap_or_else(|| panic!("{plan}"))
+    };
+    use crate::guest::NetworkProgram::{Netplan, NetworkManager, SystemdNetworkd};
+    assert_eq!(
+        replaced(SystemdNetworkd, None, "MACAddress=52:54:00:AB:00:01"),
+        "Name=e*"
+    );
+    assert_eq!(
+        replaced(
+            SystemdNetworkd,
+            Some("lan"),
+            "PermanentMACAddress=52-54-00-ab-00-01"
+        ),
+        "Name=lan"
+    );
+    for (text, new) in [
+        ("        macaddress: '52:54:00:AB:00:01'", "        name: \"e*\""),
+        (
+            "      macaddress:  \"52:54:00:ab:00:01\" # old",
+            "      name: \"e*\" # old",
+        ),
+        (
+            "  match: {macaddress: 52:54:00:ab:00:01}",
+            "  match: {name: \"e*\"}",
+        ),
+        ("  \"macaddress\": 52:54:00:ab:00:01", "follows"),
+        ("  macaddress: !!str 52:54:00:ab:00:01", "follows"),
+    ] {
+        assert_eq!(replaced(Netplan, Some("eth0"), text), new, "{text}");
+    }
+    let line = format!("mac-address={old}");
+    assert_eq!(replaced(NetworkManager, None, &line), format!("# {line}"));
+}
+
+#[test]
 fn more_interfaces_than_a_machine_takes_are_told_once() {
     let mut guest = server();
     guest.interfaces = (0..500).map(|n| interface(&format!("eth{n}"), n)).collect();

@@ -92,6 +92,10 @@ impl FileSystem for Ext4 {
         self.each_data_run(each)
     }
 
+    fn file_runs(&self, node: Node, each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>) -> Result<()> {
+        self.each_run_of(&self.node(node)?, each)
+    }
+
     fn recovered(&self) -> Vec<String> {
         self.recovered.clone()
     }

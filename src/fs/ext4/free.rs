@@ -3,7 +3,7 @@
 
 use super::{
     Ext4,
-    block_map::Place,
+    block_map::{Place, Run},
     checksum::crc32c,
     features::{compat, incompat},
     group_descriptor::{BLOCK_UNINIT, GroupDescriptor, INODE_UNINIT},
@@ -216,13 +216,22 @@ impl Ext4 {
     /// Runs that hold data of regular files, in bytes.
     pub(super) fn each_data_run(&self, each: &mut dyn FnMut(Node, Range<u64>) -> Result<()>) -> Result<()> {
         self.each_file(&mut |inode| {
-            self.each_mapped_run(inode, &mut |place, length| match place {
-                Place::Written(block) => each(
-                    Node(u64::from(inode.number)),
-                    self.byte(block)..self.byte(block + length),
-                ),
-                _ => Ok(()),
-            })
+            self.each_run_of(inode, &mut |_, run| each(Node(u64::from(inode.number)), run))
+        })
+    }
+
+    /// Runs that hold data of one file, in bytes: offset in the file, place on the volume.
+    pub(super) fn each_run_of(
+        &self,
+        inode: &Inode,
+        each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        self.each_mapped_run(inode, &mut |run| match run.place {
+            Place::Written(block) => each(
+                self.byte(run.logical),
+                self.byte(block)..self.byte(block + run.length),
+            ),
+            _ => Ok(()),
         })
     }
 
@@ -235,14 +244,14 @@ impl Ext4 {
             if !inode.has(flag::EXTENTS) {
                 return Ok(());
             }
-            self.each_mapped_run(inode, &mut |place, length| match place {
-                Place::Unwritten(block) => each(self.byte(block)..self.byte(block + length)),
+            self.each_mapped_run(inode, &mut |run| match run.place {
+                Place::Unwritten(block) => each(self.byte(block)..self.byte(block + run.length)),
                 _ => Ok(()),
             })
         })
     }
 
-    fn each_mapped_run(&self, inode: &Inode, each: &mut dyn FnMut(Place, u64) -> Result<()>) -> Result<()> {
+    fn each_mapped_run(&self, inode: &Inode, each: &mut dyn FnMut(Run) -> Result<()>) -> Result<()> {
         if inode.has(flag::INLINE_DATA) {
             return Ok(());
         }
@@ -252,7 +261,7 @@ impl Ext4 {
         } else {
             inode.size().div_ceil(u64::from(self.superblock.block_size))
         };
-        self.each_run(inode, 0..end, &mut |run| each(run.place, run.length))
+        self.each_run(inode, 0..end, each)
     }
 }
 

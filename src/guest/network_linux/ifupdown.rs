@@ -233,6 +233,7 @@ impl Gathering<'_> {
                     dhcp,
                     mac: None,
                     mac_line: None,
+                    matches_only_mac: false,
                     physical,
                 },
             );

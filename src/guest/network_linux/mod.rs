@@ -33,6 +33,8 @@ pub struct Interface {
     pub mac: Option<String>,
     /// The line that matches it, from 1.
     pub mac_line: Option<u32>,
+    /// It goes by that address alone, and its program would take a pattern of names, or nothing, in its place.
+    pub matches_only_mac: bool,
     /// Bridges, bonds, VLANs and tunnels stand on others and need no adapter.
     pub physical: bool,
 }
@@ -131,6 +133,7 @@ fn merge(interfaces: &mut Vec<Interface>, new: Interface) {
         // The line of the match belongs to its file.
         (old.path, old.line, old.by) = (new.path, new.line, new.by);
         (old.mac, old.mac_line) = (new.mac, new.mac_line);
+        old.matches_only_mac = new.matches_only_mac;
     }
 }
 

@@ -27,6 +27,15 @@ enum Value {
     Map(Vec<(String, u32, Value)>),
 }
 
+/// One file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configuration {
+    /// Does it hand interfaces to NetworkManager, all of them or some?
+    pub network_manager: bool,
+    /// Its interfaces.
+    pub definitions: Vec<Definition>,
+}
+
 /// A definition of an interface in one file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Definition {
@@ -55,25 +64,31 @@ pub struct Definition {
 }
 
 /// Reads one file. Fails, with a sentence, on what is no YAML and on aliases, which netplan does not take either.
-pub fn parse(contents: &[u8]) -> Result<Vec<Definition>, String> {
+pub fn parse(contents: &[u8]) -> Result<Configuration, String> {
     let text = std::str::from_utf8(contents).map_err(|_| "is not UTF-8".to_owned())?;
     let root = document(text)?;
-    let mut definitions = Vec::new();
+    let mut configuration = Configuration::default();
     let Some(network) = root.get("network") else {
-        return Ok(definitions);
+        return Ok(configuration);
     };
+    let to_network_manager = |value: &Value| value.text("renderer") == Some("NetworkManager");
+    configuration.network_manager = to_network_manager(network);
     for (section, _, devices) in network.entries() {
         if matches!(&**section, "version" | "renderer") {
             continue;
         }
-        for (id, line, settings) in devices.entries() {
-            if definitions.len() >= MAX_INTERFACES {
+        configuration.network_manager |= to_network_manager(devices);
+        for (id, line, settings) in devices.entries().iter().filter(|(id, _, _)| id != "renderer") {
+            if configuration.definitions.len() >= MAX_INTERFACES {
                 return Err(format!("configures more than {MAX_INTERFACES} interfaces"));
             }
-            definitions.push(definition(section, id, *line, settings));
+            configuration.network_manager |= to_network_manager(settings);
+            configuration
+                .definitions
+                .push(definition(section, id, *line, settings));
         }
     }
-    Ok(definitions)
+    Ok(configuration)
 }
 
 fn definition(section: &str, id: &str, line: u32, settings: &Value) -> Definition {
@@ -223,13 +238,15 @@ pub(crate) fn inspect(files: &Files) -> Vec<Interface> {
         }
     }
     let mut merged: Vec<Merged> = Vec::new();
+    let mut network_manager = false;
     for path in paths.values() {
         let Some(contents) = files.config(path) else {
             continue;
         };
         match parse(&contents) {
-            Ok(definitions) => {
-                for definition in definitions {
+            Ok(configuration) => {
+                network_manager |= configuration.network_manager;
+                for definition in configuration.definitions {
                     add(&mut merged, path, definition);
                 }
             }
@@ -238,7 +255,7 @@ pub(crate) fn inspect(files: &Files) -> Vec<Interface> {
     }
     merged
         .iter()
-        .filter_map(|merged| interface(files, merged))
+        .filter_map(|merged| interface(files, merged, network_manager))
         .collect()
 }
 
@@ -270,7 +287,7 @@ fn add(merged: &mut Vec<Merged>, path: &GuestPath, new: Definition) {
     definition.parts.extend(new.parts);
 }
 
-fn interface(files: &Files, merged: &Merged) -> Option<Interface> {
+fn interface(files: &Files, merged: &Merged, network_manager: bool) -> Option<Interface> {
     let (path, definition) = (&merged.path, &merged.definition);
     if definition.section == "wifis" || definition.section == "modems" {
         files.remark(format!(
@@ -307,6 +324,11 @@ fn interface(files: &Files, merged: &Merged) -> Option<Interface> {
         dhcp: definition.dhcp,
         mac: definition.mac.as_ref().map(|(mac, _)| mac.clone()),
         mac_line: definition.mac.as_ref().map(|(_, line)| *line),
+        // Patterns of names are for systemd-networkd alone ("match" of netplan's reference).
+        matches_only_mac: definition.mac.is_some()
+            && definition.match_name.is_none()
+            && definition.match_driver.is_none()
+            && !network_manager,
         physical: definition.section == "ethernets",
     })
 }

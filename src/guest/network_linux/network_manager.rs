@@ -60,6 +60,7 @@ fn connection(files: &Files, path: &GuestPath, settings: &[Setting]) -> Option<I
         addresses,
         dhcp: method("ipv4") == Some("auto") || matches!(method("ipv6"), Some("auto" | "dhcp")),
         mac_line: mac.filter(|_| mac_value.is_some()).map(|mac| mac.line),
+        matches_only_mac: mac_value.is_some(),
         mac: mac_value,
         physical,
     })

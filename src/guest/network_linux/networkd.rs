@@ -51,9 +51,10 @@ fn network(
         .filter(|address| !address.is_empty())
         .collect();
     let is_own = |setting: &&Setting| settings.iter().take(own).any(|s| std::ptr::eq(s, *setting));
+    let is_mac = |setting: &&Setting| matches!(&*setting.key, "MACAddress" | "PermanentMACAddress");
     let macs: Vec<(&Setting, String)> = matched
         .iter()
-        .filter(|s| matches!(&*s.key, "MACAddress" | "PermanentMACAddress"))
+        .filter(|setting| is_mac(setting))
         .flat_map(|s| s.value.split_whitespace().map(move |mac| (*s, mac)))
         .filter_map(|(s, mac)| Some((s, mac_address(mac.as_bytes())?)))
         .take(MAX_INTERFACES)
@@ -87,6 +88,7 @@ fn network(
         dhcp,
         mac: mac.map(|(_, mac)| mac.clone()),
         mac_line: mac.filter(|(s, _)| is_own(s)).map(|(setting, _)| setting.line),
+        matches_only_mac: macs.len() == 1 && matched.iter().all(|s| s.key == "Name" || is_mac(s)),
         physical: !kind_is_virtual
             && name.is_none_or(|name| !made.iter().any(|made| made == name) && !is_virtual_name(name)),
     };

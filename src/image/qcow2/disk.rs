@@ -6,11 +6,12 @@ use super::{
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
     l2_table::{self, Mapping, mapping_at},
+    map::map,
     write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Named, Neighbours},
+    image::{self, Check, Format, Image, Info, Named, Neighbours},
 };
 use std::{
     collections::BTreeMap,
@@ -396,6 +397,10 @@ impl Image for Qcow2 {
             }),
             ..Info::default()
         })
+    }
+
+    fn map(&self, range: Range<u64>) -> Result<Vec<image::Mapping>> {
+        map(self, range)
     }
 
     fn check(&self) -> Result<Check> {

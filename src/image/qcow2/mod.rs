@@ -8,6 +8,7 @@ mod disk;
 mod flaw;
 mod header;
 mod l2_table;
+mod map;
 mod refcount;
 mod sink;
 mod snapshot;

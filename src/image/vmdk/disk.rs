@@ -4,13 +4,14 @@ use super::{
     check::check,
     descriptor::{Descriptor, NO_PARENT},
     extent::{Body, Extent},
+    map::map,
     name::Name,
-    sparse_extent::{Mapping, Run},
+    sparse_extent::{self, Run, SparseExtent},
     write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent as MapExtent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Named},
+    image::{Check, Format, Image, Info, Mapping, Named},
 };
 use std::{
     fs::File,
@@ -96,7 +97,7 @@ impl Vmdk {
         while at < end {
             let run = sparse.run(at, end)?;
             let (now, after) = rest.split_at_mut(usize::try_from(run.length).unwrap_or(0));
-            if run.mapping == Mapping::Unallocated {
+            if run.mapping == sparse_extent::Mapping::Unallocated {
                 self.read_parent(extent.start + at, now)?;
             } else {
                 sparse.read(run.mapping, at, now)?;
@@ -111,10 +112,12 @@ impl Vmdk {
     fn push_run(&self, map: &mut Vec<MapExtent>, below: &dyn Disk, run: Run, offset: u64) -> Result<()> {
         let range = offset..offset + run.length;
         match run.mapping {
-            Mapping::Zero => push_extent(map, MapExtent::new(range, Content::Hole)),
-            Mapping::Packed { .. } => push_extent(map, MapExtent::new(range, Content::Data)),
-            Mapping::Data { host } => push_shifted(map, below, host..host + run.length, offset)?,
-            Mapping::Unallocated => {
+            sparse_extent::Mapping::Zero => push_extent(map, MapExtent::new(range, Content::Hole)),
+            sparse_extent::Mapping::Packed { .. } => push_extent(map, MapExtent::new(range, Content::Data)),
+            sparse_extent::Mapping::Data { host } => {
+                push_shifted(map, below, host..host + run.length, offset)?
+            }
+            sparse_extent::Mapping::Unallocated => {
                 let parent = self.parts.parent.as_ref();
                 let there = parent.map_or(0, |parent| parent.size()).clamp(offset, range.end);
                 if let Some(parent) = parent.filter(|_| there > offset) {
@@ -149,7 +152,7 @@ impl Vmdk {
                         break;
                     }
                     let run = sparse.run(at - extent.start, piece.end - extent.start)?;
-                    if let Mapping::Data { host } = run.mapping {
+                    if let sparse_extent::Mapping::Data { host } = run.mapping {
                         sparse.must_exist("grain", host, run.length)?;
                     }
                     self.push_run(map, sparse.container.as_ref(), run, at)?;
@@ -272,7 +275,7 @@ impl Disk for Vmdk {
             Body::Flat { disk, offset } => (disk, offset.checked_add(within)?, piece.end - piece.start),
             Body::Sparse(sparse) => {
                 let run = sparse.run(within, piece.end - extent.start).ok()?;
-                let Mapping::Data { host } = run.mapping else {
+                let sparse_extent::Mapping::Data { host } = run.mapping else {
                     return None;
                 };
                 (&sparse.container, host, run.length)
@@ -291,9 +294,7 @@ impl Image for Vmdk {
     fn info(&self) -> Result<Info> {
         let descriptor = &self.parts.descriptor;
         let mut sparse = self.parts.extents.iter().filter_map(Extent::sparse);
-        let compressed = sparse
-            .clone()
-            .any(super::sparse_extent::SparseExtent::is_compressed);
+        let compressed = sparse.clone().any(SparseExtent::is_compressed);
         let hint = descriptor.parent_hint.as_deref().map(|bytes| Name {
             bytes,
             encoding: descriptor.encoding.as_deref(),
@@ -307,10 +308,14 @@ impl Image for Vmdk {
             }),
             files: self.named_extents(),
             compression: compressed.then(|| "zlib".to_owned()),
-            dirty: sparse.any(super::sparse_extent::SparseExtent::was_not_closed),
+            dirty: sparse.any(SparseExtent::was_not_closed),
             details: self.details(),
             ..Info::default()
         })
+    }
+
+    fn map(&self, range: Range<u64>) -> Result<Vec<Mapping>> {
+        map(self, range)
     }
 
     fn check(&self) -> Result<Check> {

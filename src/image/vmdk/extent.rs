@@ -11,7 +11,7 @@ use super::{
     table_cache::TableCache,
 };
 use crate::{
-    disk::{Disk, Result},
+    disk::{Disk, Kind, Result},
     image::Neighbours,
 };
 use std::sync::Arc;
@@ -158,7 +158,16 @@ impl Opener<'_> {
     fn open_sparse(&self, line: &ExtentLine) -> Result<Body> {
         let container = self.open_bytes(line)?;
         let (number, tables) = (self.extents.len(), self.tables.clone());
-        let bytes = first_bytes(container.as_ref(), header::LENGTH)?;
+        let bytes = match first_bytes(container.as_ref(), header::LENGTH) {
+            // What has no bytes stands for an extent that is not looked at: the image tells of itself alone.
+            Err(error) if error.kind == Kind::NotFound => {
+                return Ok(Body::Flat {
+                    disk: container,
+                    offset: 0,
+                });
+            }
+            bytes => bytes?,
+        };
         let mut sparse = if bytes.starts_with(&se_sparse::MAGIC) {
             SparseExtent::se_sparse(container, number, tables)?
         } else if bytes.starts_with(&cow::MAGIC) {

@@ -15,6 +15,7 @@ mod flaw;
 mod grain_cache;
 mod header;
 mod layout;
+mod map;
 mod marker;
 mod name;
 mod new_descriptor;

@@ -234,6 +234,10 @@ fn open_parent(
             .open_bytes(neighbours, false)
             .and_then(|container| cid_of(container.as_ref()));
         let error = match found {
+            // What has no bytes stands for a parent that is not looked at: the image tells of itself alone.
+            Err(error) if error.kind == Kind::NotFound && name.open_bytes(neighbours, false).is_ok() => {
+                return name.open_image(neighbours).map(Some);
+            }
             Ok(Some(cid)) if cid == expected => {
                 return name
                     .open_image(neighbours)

@@ -4,7 +4,7 @@ use crate::{output::StageTime, watch::Watch};
 use std::time::Instant;
 
 /// Times one stage after the other.
-pub(super) struct Stages<'a> {
+pub(crate) struct Stages<'a> {
     watch: &'a dyn Watch,
     done: Vec<StageTime>,
     current: Option<(String, Instant)>,
@@ -12,7 +12,7 @@ pub(super) struct Stages<'a> {
 
 impl<'a> Stages<'a> {
     /// No stage has begun.
-    pub(super) fn new(watch: &'a dyn Watch) -> Self {
+    pub(crate) fn new(watch: &'a dyn Watch) -> Self {
         Self {
             watch,
             done: Vec::new(),
@@ -21,19 +21,19 @@ impl<'a> Stages<'a> {
     }
 
     /// Who watches.
-    pub(super) fn watch(&self) -> &'a dyn Watch {
+    pub(crate) fn watch(&self) -> &'a dyn Watch {
         self.watch
     }
 
     /// The last stage has ended and `name` begins, which will move `bytes` (0: unknown).
-    pub(super) fn begin(&mut self, name: &str, bytes: u64) {
+    pub(crate) fn begin(&mut self, name: &str, bytes: u64) {
         self.close();
         self.watch.stage(name, bytes);
         self.current = Some((name.to_owned(), Instant::now()));
     }
 
     /// All have ended. Stages of one name (one for each disk) are added up.
-    pub(super) fn end(&mut self) -> Vec<StageTime> {
+    pub(crate) fn end(&mut self) -> Vec<StageTime> {
         self.close();
         std::mem::take(&mut self.done)
     }

@@ -1,0 +1,52 @@
+//! `rehome image map`: where the bytes of a disk are.
+
+use super::{Outcome, Result};
+use crate::{
+    disk::Error,
+    image::{self, Format},
+    output::{MapStyle, print_map},
+};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+/// Say where the bytes of an image's disk are: which run is data, which zeros, in which image of its chain and at which
+/// place of the file
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+
+    /// Its format, whatever its first bytes are
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Print it as JSON, as `qemu-img map --output=json` does
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+
+    /// The same, as qemu-img spells it
+    #[arg(long, value_name = "OUTPUT", value_parser = ["human", "json"])]
+    output: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result {
+    let chain = image::chain(&arguments.image, arguments.format)?;
+    let json = arguments.json || arguments.output.as_deref() == Some("json");
+    let style = if json { MapStyle::Json } else { MapStyle::Table };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = print_map(&chain, style, &mut out)
+        .and_then(|()| out.flush().map_err(|error| Error::io("standard output", error)));
+    match printed {
+        // `rehome image map … | head`: nobody reads on.
+        Err(error) if is_closed_output(&error) => Ok(Outcome::Done),
+        other => Ok(other.map(|()| Outcome::Done)?),
+    }
+}
+
+fn is_closed_output(error: &Error) -> bool {
+    let cause = error.source.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -3,7 +3,7 @@
 use super::{editing, planning};
 use crate::{
     disk::{self, Disk, Error, Kind, Overlay, Result},
-    image::{self, Beside},
+    image::{self, Beside, Neighbours},
     job::{InPlaceJob, Source},
     locator::Locator,
     machine,
@@ -14,6 +14,7 @@ use crate::{
     watch::Watch,
 };
 use std::{
+    cell::RefCell,
     ffi::OsString,
     fs::File,
     path::{Path, PathBuf},
@@ -60,11 +61,61 @@ pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlac
 
 /// Images over overlays over their containers.
 pub(super) struct Writable {
-    /// Held until the end, so that nobody else edits the containers meanwhile.
-    _locks: Vec<Option<File>>,
-    paths: Vec<PathBuf>,
-    overlays: Vec<Arc<Overlay>>,
+    files: Vec<EditedFile>,
     images: Vec<Arc<dyn Disk>>,
+}
+
+/// A file that an image lies in, wholly or in part.
+struct EditedFile {
+    path: PathBuf,
+    overlay: Arc<Overlay>,
+    /// Held until the end, so that nobody else edits it meanwhile.
+    _lock: Option<File>,
+}
+
+/// Opens the files of images, each under an overlay.
+struct Files<'a> {
+    source: &'a Source,
+    opened: RefCell<Vec<EditedFile>>,
+}
+
+impl Files<'_> {
+    /// The container at `path`. All overlays share one limit.
+    fn open(&self, path: &Path) -> Result<Arc<Overlay>> {
+        let lock = undo::lock_file(path)?;
+        let container = disk::open_source(path, self.source.sector_size)?;
+        let mut opened = self.opened.borrow_mut();
+        let overlay = Arc::new(match opened.first() {
+            None => Overlay::new(
+                container,
+                self.source.overlay_memory,
+                &self.source.temporary_folder,
+            ),
+            Some(first) => first.overlay.beside(container),
+        });
+        opened.push(EditedFile {
+            path: path.to_owned(),
+            overlay: overlay.clone(),
+            _lock: lock,
+        });
+        Ok(overlay)
+    }
+}
+
+/// What an image that is edited may open: what it stands on as it is, further files of its own under overlays.
+struct EditedBeside<'a> {
+    beside: Beside,
+    files: &'a Files<'a>,
+}
+
+impl Neighbours for EditedBeside<'_> {
+    fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
+        self.beside.open(name, format)
+    }
+
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        Ok(self.files.open(&self.beside.place(name)?)?)
+    }
 }
 
 impl Writable {
@@ -72,29 +123,20 @@ impl Writable {
     pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
         opened.must_be_editable()?;
         let paths = source.disks.iter().map(in_place).collect::<Result<Vec<_>>>()?;
-        let locks = paths
-            .iter()
-            .map(|path| undo::lock_file(path))
-            .collect::<Result<Vec<_>>>()?;
-        let mut overlays: Vec<Arc<Overlay>> = Vec::new();
+        let files = Files {
+            source,
+            opened: RefCell::default(),
+        };
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
         for (path, format) in paths.iter().zip(opened.formats()) {
-            let container = disk::open_source(path, source.sector_size)?;
-            let overlay = Arc::new(match overlays.first() {
-                None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),
-                Some(first) => first.beside(container),
-            });
-            images.push(image::open_writable(
-                overlay.clone(),
-                *format,
-                &Beside::new(path),
-            )?);
-            overlays.push(overlay);
+            let neighbours = EditedBeside {
+                beside: Beside::new(path),
+                files: &files,
+            };
+            images.push(image::open_writable(files.open(path)?, *format, &neighbours)?);
         }
         Ok(Self {
-            _locks: locks,
-            paths,
-            overlays,
+            files: files.opened.into_inner(),
             images,
         })
     }
@@ -109,12 +151,8 @@ impl Writable {
         for image in &self.images {
             image.flush()?;
         }
-        let changed: Vec<_> = self
-            .paths
-            .iter()
-            .zip(&self.overlays)
-            .filter(|(_, overlay)| !overlay.held().is_empty())
-            .collect();
+        let is_changed = |file: &&EditedFile| !file.overlay.held().is_empty();
+        let changed: Vec<_> = self.files.iter().filter(is_changed).collect();
         let undo_files: Vec<PathBuf> = (0..changed.len())
             .map(|index| undo_name(undo_file, index, changed.len()))
             .collect();
@@ -122,11 +160,13 @@ impl Writable {
             must_be_absent(undo_file)?;
         }
         watch.stage("commit", 0);
-        for (index, ((path, overlay), undo_file)) in changed.iter().zip(&undo_files).enumerate() {
-            undo::commit_in_place(overlay, path, undo_file, watch).map_err(|error| match index {
-                0 => error,
-                _ => after_others(error, undo_files.get(..index).unwrap_or_default()),
-            })?;
+        for (index, (file, undo_file)) in changed.iter().zip(&undo_files).enumerate() {
+            undo::commit_in_place(&file.overlay, &file.path, undo_file, watch).map_err(
+                |error| match index {
+                    0 => error,
+                    _ => after_others(error, undo_files.get(..index).unwrap_or_default()),
+                },
+            )?;
         }
         Ok(undo_files)
     }

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw};
+use super::{Format, qcow2, raw, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -83,7 +83,6 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
 ///
 /// # Errors
 /// The sentence of what is wrong.
-#[allow(dead_code, reason = "formats to come")]
 pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
     match value {
         "on" | "yes" | "true" => Ok(true),
@@ -113,7 +112,7 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
-        Format::Qcow2 | Format::Ova | Format::Ovf => 0,
+        Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
     }
 }
 
@@ -134,6 +133,7 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
                 Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
             }
         }
+        Format::Vmdk => vmdk::create(size, vmdk::Options::from_words(&shape.options)?, files)?,
         Format::Ova | Format::Ovf => {
             let text = "packages are not written yet";
             return Err(Error::new(Kind::Unsupported, shape.format.name(), text));

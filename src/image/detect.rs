@@ -4,16 +4,14 @@ use super::{
     Format, Image, Neighbours, Raw,
     ova::{self, Ova},
     qcow2::Qcow2,
+    vmdk::Vmdk,
 };
 use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 10] = [
-    (0, b"KDMV", "VMDK"),
-    (0, b"COWD", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK"),
+const OTHERS: [(u64, &[u8], &str); 7] = [
     (0, b"vhdxfile", "VHDX"),
     (0, b"conectix", "VHD"),
     (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
@@ -22,6 +20,9 @@ const OTHERS: [(u64, &[u8], &str); 10] = [
     (0, b"WithouFreSpacExt", "Parallels"),
     (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase"),
 ];
+
+/// Bytes by which every kind of VMDK is recognised.
+const VMDK_MAGIC: u64 = 32;
 
 /// The format of the file in `container`; raw if no magic is known. A format that is known but not read is an error
 /// of kind `Unsupported`.
@@ -38,6 +39,11 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     };
     if starts(0, b"QFI\xfb")? {
         return Ok(Format::Qcow2);
+    }
+    let mut first = vec![0; usize::try_from(container.size().min(VMDK_MAGIC)).unwrap_or(0)];
+    container.read_at(0, &mut first)?;
+    if Vmdk::recognises(&first) {
+        return Ok(Format::Vmdk);
     }
     if starts(257, b"ustar")? && ova::is_archive(container) {
         return Ok(Format::Ova);
@@ -74,6 +80,7 @@ pub fn open(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
+        Format::Vmdk => Arc::new(Vmdk::open(container, neighbours)?),
         Format::Ova | Format::Ovf => Arc::new(Ova::open(container, format, neighbours)?),
     })
 }
@@ -90,6 +97,7 @@ pub fn open_writable(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
+        Format::Vmdk => Arc::new(Vmdk::open_writable(container, neighbours)?),
         Format::Ova | Format::Ovf => {
             let text =
                 "is a package with a manifest, which an edit would break: convert it to another format";

@@ -11,6 +11,8 @@ pub enum Format {
     Raw,
     /// qcow2, versions 2 and 3.
     Qcow2,
+    /// VMware's disks, of all kinds.
+    Vmdk,
     /// A package of the Open Virtualization Format in one archive.
     Ova,
     /// The descriptor of such a package in a folder.
@@ -19,13 +21,14 @@ pub enum Format {
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Ova, Self::Ovf];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vmdk, Self::Ova, Self::Ovf];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
             Self::Ova => "ova",
             Self::Ovf => "ovf",
         }

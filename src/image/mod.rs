@@ -1,6 +1,7 @@
 //! Image formats: a format is a [`Disk`] made of other `Disk`s, so formats nest.
 
 mod create;
+pub mod deflate;
 mod detect;
 mod format;
 mod info;
@@ -10,6 +11,7 @@ mod open_file;
 pub mod ova;
 pub mod qcow2;
 mod raw;
+pub mod vmdk;
 
 pub use create::{Files, Options, Shape, create, initial_size};
 pub use detect::{detect, open, open_writable};

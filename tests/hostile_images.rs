@@ -279,10 +279,10 @@ fn backing_files_are_opened_only_beside_the_image_and_never_guessed() {
             .contains("without its format")
     );
     assert!(
-        open("base", Some("vmdk"))
+        open("base", Some("cloop"))
             .unwrap_err()
             .to_string()
-            .contains("\"vmdk\" is not known")
+            .contains("\"cloop\" is not known")
     );
     let error = open("image", Some("qcow2")).unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
@@ -491,7 +491,7 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
         "it is a VMDK, whatever it is called: {error}"
     );
     assert!(start.elapsed() < Duration::from_millis(100));
-    for (sample, name) in [("afl5.img", "VHD"), ("afl9.vmdk", "VMDK")] {
+    for (sample, name) in [("afl5.img", "VHD")] {
         let bytes = Command::new("bzip2")
             .arg("-dc")
             .arg(samples.join(format!("qemu/{sample}.bz2")))

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vhd, vhdx};
+use super::{Format, qcow2, raw, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -115,23 +115,6 @@ pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
     }
 }
 
-/// A number of bytes, with K, M, G or T for powers of 1024, as qemu-img has it.
-///
-/// # Errors
-/// The sentence of what is wrong.
-pub(super) fn bytes(text: &str) -> std::result::Result<u64, String> {
-    let wrong = || "a number of bytes is expected, such as 1048576 or 1M".to_owned();
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (text.get(..at), 10),
-        Some((at, 'm' | 'M')) => (text.get(..at), 20),
-        Some((at, 'g' | 'G')) => (text.get(..at), 30),
-        Some((at, 't' | 'T')) => (text.get(..at), 40),
-        _ => (Some(text), 0),
-    };
-    let number: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
 /// The files of an image that is made, or gone on with after a kill.
 pub trait Files {
     /// The file that is named by the user: writable, and it can grow unless it is a block device.
@@ -153,9 +136,9 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
-        Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
         Format::Vhdx => vhdx::initial_size(shape),
+        Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
     }
 }
 
@@ -169,6 +152,11 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
         Format::Vhdx => vhdx::sink(shape, files),
+        Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
+        Format::Ova | Format::Ovf => {
+            let text = "packages are not written yet";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
     }
 }
 

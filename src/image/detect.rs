@@ -2,25 +2,27 @@
 
 use super::{
     Format, Image, Neighbours, Raw,
+    ova::{self, Ova},
     qcow2::Qcow2,
     vhd::{self, Vhd},
     vhdx::Vhdx,
+    vmdk::Vmdk,
 };
 use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 8] = [
-    (0, b"KDMV", "VMDK"),
-    (0, b"COWD", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK"),
+const OTHERS: [(u64, &[u8], &str); 5] = [
     (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
     (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase"),
 ];
+
+/// Bytes by which every kind of VMDK is recognised.
+const VMDK_MAGIC: u64 = 32;
 
 /// The format of the file in `container`; raw if no magic is known. A format that is known but not read is an error
 /// of kind `Unsupported`.
@@ -47,6 +49,17 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     }
     if starts(0, b"vhdxfile")? {
         return Ok(Format::Vhdx);
+    }
+    let mut first = vec![0; usize::try_from(container.size().min(VMDK_MAGIC)).unwrap_or(0)];
+    container.read_at(0, &mut first)?;
+    if Vmdk::recognises(&first) {
+        return Ok(Format::Vmdk);
+    }
+    if starts(257, b"ustar")? && ova::is_archive(container) {
+        return Ok(Format::Ova);
+    }
+    if ova::is_descriptor(container) {
+        return Ok(Format::Ovf);
     }
     for (at, magic, name) in OTHERS {
         if starts(at, magic)? {
@@ -88,6 +101,8 @@ pub fn open(
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open(container, neighbours)?),
+        Format::Vmdk => Arc::new(Vmdk::open(container, neighbours)?),
+        Format::Ova | Format::Ovf => Arc::new(Ova::open(container, format, neighbours)?),
     })
 }
 
@@ -105,5 +120,11 @@ pub fn open_writable(
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open_writable(container, neighbours)?),
+        Format::Vmdk => Arc::new(Vmdk::open_writable(container, neighbours)?),
+        Format::Ova | Format::Ovf => {
+            let text =
+                "is a package with a manifest, which an edit would break: convert it to another format";
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
     })
 }

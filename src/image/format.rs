@@ -16,11 +16,17 @@ pub enum Format {
     Vhd,
     /// VHDX.
     Vhdx,
+    /// VMware's disks, of all kinds.
+    Vmdk,
+    /// A package of the Open Virtualization Format in one archive.
+    Ova,
+    /// The descriptor of such a package in a folder.
+    Ovf,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vhd, Self::Vhdx, Self::Ova, Self::Ovf];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -29,6 +35,9 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
             Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+            Self::Ova => "ova",
+            Self::Ovf => "ovf",
         }
     }
 }

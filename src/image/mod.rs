@@ -11,10 +11,12 @@ mod map;
 mod neighbours;
 mod open_file;
 mod pages;
+pub mod ova;
 pub mod qcow2;
 mod raw;
 pub mod vhd;
 pub mod vhdx;
+pub mod vmdk;
 mod windows_parent;
 
 pub use create::{Files, Options, Shape, create, initial_size};

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// More images on top of each other than [`Beside`] opens would be a circle.
-const LONGEST_CHAIN: usize = 17;
+const LONGEST_CHAIN: usize = 41;
 
 /// Opens the image at `path` for reading. A file's format is what its first bytes say unless `format` names it; a block
 /// device is raw unless that names it.

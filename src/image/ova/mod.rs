@@ -1,0 +1,28 @@
+//! The Open Virtualization Format: DMTF DSP0243. A package is a descriptor (`.ovf`), disks, and a manifest of their
+//! digests; it lies in a folder, or in one archive (`.ova`), which is a tar.
+
+mod descriptor;
+mod flaw;
+mod image;
+mod manifest;
+mod package;
+mod tar;
+mod units;
+
+pub use descriptor::{Adapter, Controller, Hardware};
+pub use image::Ova;
+pub use package::{Package, Spool};
+
+pub(super) use package::{is_archive, is_descriptor};
+
+/// A name out of a package, for a terminal and for comparing: what could move a cursor is replaced.
+fn plain(name: &str) -> String {
+    let plain = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    name.chars().map(plain).collect()
+}

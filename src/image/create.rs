@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vhd};
+use super::{Format, qcow2, raw, vdi, vhd};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -138,6 +138,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
         Format::Raw => shape.size,
         Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
+        Format::Vdi => vdi::initial_size(shape),
     }
 }
 
@@ -150,5 +151,6 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
     }
 }

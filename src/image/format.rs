@@ -14,11 +14,13 @@ pub enum Format {
     /// VHD, which qemu calls vpc.
     #[serde(rename = "vpc")]
     Vhd,
+    /// VDI, of VirtualBox.
+    Vdi,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vdi];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
+            Self::Vdi => "vdi",
         }
     }
 }

@@ -13,6 +13,7 @@ mod open_file;
 mod pages;
 pub mod qcow2;
 mod raw;
+pub mod vdi;
 pub mod vhd;
 mod windows_parent;
 

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw};
+use super::{Format, qcow2, raw, vdi, vhd};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -79,11 +79,34 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
     value.parse().map_err(|_| format!("{expected} is expected"))
 }
 
+/// A size as qemu-img takes it: bytes, or with one of the letters k, M, G, T, P for powers of 1024.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn bytes(value: &str) -> std::result::Result<u64, String> {
+    let split = value.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = value.split_at(split.unwrap_or(value.len()));
+    let shift = match unit {
+        "" | "b" | "B" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        "p" | "P" => 50,
+        _ => return Err("a number of bytes, as 65536 or 64k, is expected".to_owned()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, as 65536 or 64k, is expected".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
+}
+
 /// `on` or `off`, as qemu-img has it.
 ///
 /// # Errors
 /// The sentence of what is wrong.
-#[allow(dead_code, reason = "formats to come")]
 pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
     match value {
         "on" | "yes" | "true" => Ok(true),
@@ -114,6 +137,8 @@ pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
         Format::Qcow2 => 0,
+        Format::Vhd => vhd::initial_size(shape),
+        Format::Vdi => vdi::initial_size(shape),
     }
 }
 
@@ -122,17 +147,10 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// # Errors
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
-    let disk = files.main();
-    let size = shape.size;
-    Ok(match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
-        Format::Qcow2 => {
-            let options = qcow2::Options::from_words(&shape.options)?;
-            if files.fresh() {
-                Box::new(qcow2::Qcow2Sink::create(disk, size, options)?)
-            } else {
-                Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
-            }
-        }
-    })
+    match shape.format {
+        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
+        Format::Qcow2 => qcow2::sink(shape, files),
+        Format::Vhd => vhd::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
+    }
 }

@@ -1,18 +1,21 @@
 //! Which format a file has: by its magic, never by its name.
 
-use super::{Format, Image, Neighbours, Raw, qcow2::Qcow2};
+use super::{
+    Format, Image, Neighbours, Raw,
+    qcow2::Qcow2,
+    vdi::Vdi,
+    vhd::{self, Vhd},
+};
 use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 10] = [
+const OTHERS: [(u64, &[u8], &str); 8] = [
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
     (0, b"# Disk DescriptorFile", "VMDK"),
     (0, b"vhdxfile", "VHDX"),
-    (0, b"conectix", "VHD"),
-    (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
@@ -21,6 +24,10 @@ const OTHERS: [(u64, &[u8], &str); 10] = [
 
 /// The format of the file in `container`; raw if no magic is known. A format that is known but not read is an error
 /// of kind `Unsupported`.
+///
+/// A fixed VHD has no magic but in its footer, its last 512 bytes. It is believed only if its checksum and its size are
+/// right: then a raw disk whose guest wrote such a footer loses that one sector, and nothing else comes of it. (qemu
+/// looks at the first sector alone, and takes every fixed VHD for a raw disk.)
 ///
 /// Only for files: a guest can write any magic into the first sector of a block device or network disk.
 pub fn detect(container: &dyn Disk) -> Result<Format> {
@@ -35,6 +42,12 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     if starts(0, b"QFI\xfb")? {
         return Ok(Format::Qcow2);
     }
+    if starts(0, b"conectix")? {
+        return Ok(Format::Vhd);
+    }
+    if starts(64, &[0x7f, 0x10, 0xda, 0xbe])? {
+        return Ok(Format::Vdi);
+    }
     for (at, magic, name) in OTHERS {
         if starts(at, magic)? {
             return Err(Error::new(
@@ -47,7 +60,16 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
             ));
         }
     }
-    Ok(Format::Raw)
+    match vhd::ending(container)? {
+        vhd::Ending::Nothing => Ok(Format::Raw),
+        vhd::Ending::Fixed => Ok(Format::Vhd),
+        vhd::Ending::Unfitting => Err(Error::new(
+            Kind::Unsupported,
+            container.label(),
+            "ends like a VHD, but is no whole one: it lacks its beginning, or has another size than it says. Name the \
+             format: vpc, or raw for a raw disk whose guest wrote that",
+        )),
+    }
 }
 
 /// Opens the image in `container` for reading. `format` is what the user has named; without it the magic decides.
@@ -64,6 +86,8 @@ pub fn open(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
+        Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open(container, neighbours)?),
     })
 }
 
@@ -79,5 +103,7 @@ pub fn open_writable(
     Ok(match format {
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
+        Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open_writable(container, neighbours)?),
     })
 }

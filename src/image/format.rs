@@ -11,17 +11,24 @@ pub enum Format {
     Raw,
     /// qcow2, versions 2 and 3.
     Qcow2,
+    /// VHD, which qemu calls vpc.
+    #[serde(rename = "vpc")]
+    Vhd,
+    /// VDI, of VirtualBox.
+    Vdi,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vdi];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vhd => "vpc",
+            Self::Vdi => "vdi",
         }
     }
 }
@@ -38,6 +45,9 @@ impl FromStr for Format {
     fn from_str(name: &str) -> Result<Self, String> {
         if let Some(format) = Self::ALL.iter().find(|format| format.name() == name) {
             return Ok(*format);
+        }
+        if name == "vhd" {
+            return Ok(Self::Vhd);
         }
         let known: Vec<&str> = Self::ALL.iter().map(|format| format.name()).collect();
         Err(format!(

@@ -1,14 +1,21 @@
 //! Image formats: a format is a [`Disk`] made of other `Disk`s, so formats nest.
 
+mod block_sink;
 mod create;
+pub mod deflate;
 mod detect;
+mod findings;
 mod format;
 mod info;
 mod map;
 mod neighbours;
 mod open_file;
+mod pages;
 pub mod qcow2;
 mod raw;
+pub mod vdi;
+pub mod vhd;
+mod windows_parent;
 
 pub use create::{Files, Options, Shape, create, initial_size};
 pub use detect::{detect, open, open_writable};

@@ -10,7 +10,9 @@
 
 mod image_judges;
 
-use image_judges::{MIB, must_be_sound_and_equal, open, pattern, pour, qemu_img, raw_source, read_all, text};
+use image_judges::{
+    Folder, MIB, must_be_sound_and_equal, open, pattern, pour, qemu_img, raw_source, read_all, text,
+};
 use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
     disk::{Composite, Disk, FileDisk, Kind, MemoryDisk, Sink},
@@ -137,41 +139,6 @@ fn preallocated_images_take_what_they_say() {
     }
 }
 
-/// The files of an image in a folder.
-struct Folder<'a> {
-    path: &'a Path,
-    fresh: bool,
-}
-
-impl Folder<'_> {
-    fn file(&self, name: &str, size: u64) -> Arc<dyn Disk> {
-        let path = self.path.join(name);
-        Arc::new(if self.fresh {
-            FileDisk::create(&path, size).unwrap()
-        } else {
-            FileDisk::open_writable(&path).unwrap()
-        })
-    }
-}
-
-impl image::Files for Folder<'_> {
-    fn main(&self) -> Arc<dyn Disk> {
-        self.file("image.qcow2", 0)
-    }
-    fn name(&self) -> &str {
-        "image.qcow2"
-    }
-    fn fresh(&self) -> bool {
-        self.fresh
-    }
-    fn blank(&self) -> bool {
-        true
-    }
-    fn beside(&mut self, name: &str, size: u64) -> rehome::disk::Result<Arc<dyn Disk>> {
-        Ok(self.file(name, size))
-    }
-}
-
 #[test]
 fn data_goes_to_a_file_of_its_own_if_that_is_wanted() {
     let size = 20 * MIB + 512;
@@ -194,12 +161,17 @@ fn data_goes_to_a_file_of_its_own_if_that_is_wanted() {
         for killed in [false, true] {
             let folder = image_judges::folder();
             let path = folder.path();
-            let sink = image::create(&shape, &mut Folder { path, fresh: true }).unwrap();
+            let files = |fresh| Folder {
+                path,
+                name: "image.qcow2",
+                fresh,
+            };
+            let sink = image::create(&shape, &mut files(true)).unwrap();
             if killed {
                 pour(&source, sink.as_ref(), 2, 0, 14 * MIB);
                 sink.checkpoint().unwrap();
                 drop(sink);
-                let sink = image::create(&shape, &mut Folder { path, fresh: false }).unwrap();
+                let sink = image::create(&shape, &mut files(false)).unwrap();
                 sink.keep(0..8 * MIB).unwrap();
                 pour(&source, sink.as_ref(), 2, 8 * MIB, u64::MAX);
                 sink.finish().unwrap();

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vhd, vhdx, vmdk};
+use super::{Format, qcow2, raw, vdi, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -139,6 +139,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
         Format::Vhd => vhd::initial_size(shape),
         Format::Vhdx => vhdx::initial_size(shape),
         Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
+        Format::Vdi => vdi::initial_size(shape),
     }
 }
 
@@ -151,6 +152,7 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
         Format::Vhdx => vhdx::sink(shape, files),
         Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
         Format::Ova | Format::Ovf => {

@@ -4,6 +4,7 @@ use super::{
     Format, Image, Neighbours, Raw,
     ova::{self, Ova},
     qcow2::Qcow2,
+    vdi::Vdi,
     vhd::{self, Vhd},
     vhdx::Vhdx,
     vmdk::Vmdk,
@@ -13,8 +14,7 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 5] = [
-    (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
+const OTHERS: [(u64, &[u8], &str); 4] = [
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
@@ -46,6 +46,9 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     }
     if starts(0, b"conectix")? {
         return Ok(Format::Vhd);
+    }
+    if starts(64, &[0x7f, 0x10, 0xda, 0xbe])? {
+        return Ok(Format::Vdi);
     }
     if starts(0, b"vhdxfile")? {
         return Ok(Format::Vhdx);
@@ -100,6 +103,7 @@ pub fn open(
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open(container, neighbours)?),
         Format::Vmdk => Arc::new(Vmdk::open(container, neighbours)?),
         Format::Ova | Format::Ovf => Arc::new(Ova::open(container, format, neighbours)?),
@@ -119,6 +123,7 @@ pub fn open_writable(
         Format::Raw => Arc::new(Raw::new(container)),
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open_writable(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open_writable(container, neighbours)?),
         Format::Vmdk => Arc::new(Vmdk::open_writable(container, neighbours)?),
         Format::Ova | Format::Ovf => {

@@ -14,6 +14,8 @@ pub enum Format {
     /// VHD, which qemu calls vpc.
     #[serde(rename = "vpc")]
     Vhd,
+    /// VDI, of VirtualBox.
+    Vdi,
     /// VHDX.
     Vhdx,
     /// VMware's disks, of all kinds.
@@ -26,7 +28,16 @@ pub enum Format {
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vhd, Self::Vhdx, Self::Ova, Self::Ovf];
+    pub const ALL: &[Self] = &[
+        Self::Raw,
+        Self::Qcow2,
+        Self::Vmdk,
+        Self::Vhd,
+        Self::Vhdx,
+        Self::Vdi,
+        Self::Ova,
+        Self::Ovf,
+    ];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -34,6 +45,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
+            Self::Vdi => "vdi",
             Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
             Self::Ova => "ova",

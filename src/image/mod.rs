@@ -14,6 +14,7 @@ mod pages;
 pub mod ova;
 pub mod qcow2;
 mod raw;
+pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;

@@ -219,3 +219,39 @@ pub fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64, unit: Opt
         }
     }
 }
+
+/// The files of an image in a folder.
+pub struct Folder<'a> {
+    pub path: &'a Path,
+    pub name: &'a str,
+    pub fresh: bool,
+}
+
+impl Folder<'_> {
+    fn file(&self, name: &str, size: u64) -> Arc<dyn Disk> {
+        let path = self.path.join(name);
+        Arc::new(if self.fresh {
+            FileDisk::create(&path, size).unwrap()
+        } else {
+            FileDisk::open_writable(&path).unwrap()
+        })
+    }
+}
+
+impl image::Files for Folder<'_> {
+    fn main(&self) -> Arc<dyn Disk> {
+        self.file(self.name, 0)
+    }
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn fresh(&self) -> bool {
+        self.fresh
+    }
+    fn blank(&self) -> bool {
+        true
+    }
+    fn beside(&mut self, name: &str, size: u64) -> rehome::disk::Result<Arc<dyn Disk>> {
+        Ok(self.file(name, size))
+    }
+}

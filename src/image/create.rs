@@ -139,6 +139,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
         Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
         Format::Vdi => vdi::initial_size(shape),
+        Format::Qcow | Format::Parallels => 0,
     }
 }
 
@@ -152,5 +153,9 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
         Format::Vdi => vdi::sink(shape, files),
+        Format::Qcow | Format::Parallels => {
+            let text = "is a format that is read, and not made: choose qcow2";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
     }
 }

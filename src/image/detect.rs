@@ -2,6 +2,8 @@
 
 use super::{
     Format, Image, Neighbours, Raw,
+    parallels::Parallels,
+    qcow::Qcow,
     qcow2::Qcow2,
     vdi::Vdi,
     vhd::{self, Vhd},
@@ -11,14 +13,12 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 8] = [
+const OTHERS: [(u64, &[u8], &str); 6] = [
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
     (0, b"# Disk DescriptorFile", "VMDK"),
     (0, b"vhdxfile", "VHDX"),
     (0, b"QED\0", "QED"),
-    (0, b"WithoutFreeSpace", "Parallels"),
-    (0, b"WithouFreSpacExt", "Parallels"),
     (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase"),
 ];
 
@@ -39,8 +39,14 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
         container.read_at(at, &mut bytes)?;
         Ok(bytes == magic)
     };
+    if starts(0, b"QFI\xfb\0\0\0\x01")? {
+        return Ok(Format::Qcow);
+    }
     if starts(0, b"QFI\xfb")? {
         return Ok(Format::Qcow2);
+    }
+    if starts(0, b"WithoutFreeSpace")? || starts(0, b"WithouFreSpacExt")? {
+        return Ok(Format::Parallels);
     }
     if starts(0, b"conectix")? {
         return Ok(Format::Vhd);
@@ -88,6 +94,8 @@ pub fn open(
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
         Format::Vdi => Arc::new(Vdi::open(container, neighbours)?),
+        Format::Qcow => Arc::new(Qcow::open(container, neighbours)?),
+        Format::Parallels => Arc::new(Parallels::open(container, neighbours)?),
     })
 }
 
@@ -105,5 +113,11 @@ pub fn open_writable(
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
         Format::Vdi => Arc::new(Vdi::open_writable(container, neighbours)?),
+        Format::Qcow | Format::Parallels => {
+            let text = format!(
+                "is a {format} image, a format that is only read: `rehome image convert -O qcow2` makes one that can be edited"
+            );
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
     })
 }

@@ -16,11 +16,22 @@ pub enum Format {
     Vhd,
     /// VDI, of VirtualBox.
     Vdi,
+    /// qcow, version 1. Only read.
+    Qcow,
+    /// Parallels HDD. Only read.
+    Parallels,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vdi];
+    pub const ALL: &[Self] = &[
+        Self::Raw,
+        Self::Qcow2,
+        Self::Vhd,
+        Self::Vdi,
+        Self::Qcow,
+        Self::Parallels,
+    ];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -29,6 +40,8 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
             Self::Vdi => "vdi",
+            Self::Qcow => "qcow",
+            Self::Parallels => "parallels",
         }
     }
 }

@@ -140,6 +140,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
         Format::Vhdx => vhdx::initial_size(shape),
         Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
         Format::Vdi => vdi::initial_size(shape),
+        Format::Qcow | Format::Parallels => 0,
     }
 }
 
@@ -157,6 +158,10 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
         Format::Ova | Format::Ovf => {
             let text = "packages are not written yet";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
+        Format::Qcow | Format::Parallels => {
+            let text = "is a format that is read, and not made: choose qcow2";
             Err(Error::new(Kind::Unsupported, shape.format.name(), text))
         }
     }

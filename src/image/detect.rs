@@ -3,6 +3,8 @@
 use super::{
     Format, Image, Neighbours, Raw,
     ova::{self, Ova},
+    parallels::Parallels,
+    qcow::Qcow,
     qcow2::Qcow2,
     vdi::Vdi,
     vhd::{self, Vhd},
@@ -14,10 +16,8 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 4] = [
+const OTHERS: [(u64, &[u8], &str); 2] = [
     (0, b"QED\0", "QED"),
-    (0, b"WithoutFreeSpace", "Parallels"),
-    (0, b"WithouFreSpacExt", "Parallels"),
     (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase"),
 ];
 
@@ -41,8 +41,14 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
         container.read_at(at, &mut bytes)?;
         Ok(bytes == magic)
     };
+    if starts(0, b"QFI\xfb\0\0\0\x01")? {
+        return Ok(Format::Qcow);
+    }
     if starts(0, b"QFI\xfb")? {
         return Ok(Format::Qcow2);
+    }
+    if starts(0, b"WithoutFreeSpace")? || starts(0, b"WithouFreSpacExt")? {
+        return Ok(Format::Parallels);
     }
     if starts(0, b"conectix")? {
         return Ok(Format::Vhd);
@@ -107,6 +113,8 @@ pub fn open(
         Format::Vhdx => Arc::new(Vhdx::open(container, neighbours)?),
         Format::Vmdk => Arc::new(Vmdk::open(container, neighbours)?),
         Format::Ova | Format::Ovf => Arc::new(Ova::open(container, format, neighbours)?),
+        Format::Qcow => Arc::new(Qcow::open(container, neighbours)?),
+        Format::Parallels => Arc::new(Parallels::open(container, neighbours)?),
     })
 }
 
@@ -129,6 +137,12 @@ pub fn open_writable(
         Format::Ova | Format::Ovf => {
             let text =
                 "is a package with a manifest, which an edit would break: convert it to another format";
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
+        Format::Qcow | Format::Parallels => {
+            let text = format!(
+                "is a {format} image, a format that is only read: `rehome image convert -O qcow2` makes one that can be edited"
+            );
             return Err(Error::new(Kind::Unsupported, container.label(), text));
         }
     })

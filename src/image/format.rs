@@ -24,6 +24,10 @@ pub enum Format {
     Ova,
     /// The descriptor of such a package in a folder.
     Ovf,
+    /// qcow, version 1. Only read.
+    Qcow,
+    /// Parallels HDD. Only read.
+    Parallels,
 }
 
 impl Format {
@@ -37,6 +41,8 @@ impl Format {
         Self::Vdi,
         Self::Ova,
         Self::Ovf,
+        Self::Qcow,
+        Self::Parallels,
     ];
 
     /// As `qemu-img -f` spells it.
@@ -50,6 +56,8 @@ impl Format {
             Self::Vmdk => "vmdk",
             Self::Ova => "ova",
             Self::Ovf => "ovf",
+            Self::Qcow => "qcow",
+            Self::Parallels => "parallels",
         }
     }
 }

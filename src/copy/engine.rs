@@ -438,7 +438,8 @@ impl<'a> Job<'a> {
                 ..
             } = &mut *progress;
             hasher.add(run, known, |run, known| {
-                if !known {
+                // Nobody records what is only read.
+                if !known && self.target.is_some() {
                     note(unrecorded, run);
                 }
             });

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vhd, vhdx};
+use super::{Format, qcow2, raw, vdi, vhd, vhdx};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -79,6 +79,30 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
     value.parse().map_err(|_| format!("{expected} is expected"))
 }
 
+/// A size as qemu-img takes it: bytes, or with one of the letters k, M, G, T, P for powers of 1024.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn bytes(value: &str) -> std::result::Result<u64, String> {
+    let split = value.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = value.split_at(split.unwrap_or(value.len()));
+    let shift = match unit {
+        "" | "b" | "B" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        "p" | "P" => 50,
+        _ => return Err("a number of bytes, as 65536 or 64k, is expected".to_owned()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, as 65536 or 64k, is expected".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
+}
+
 /// `on` or `off`, as qemu-img has it.
 ///
 /// # Errors
@@ -89,23 +113,6 @@ pub(super) fn switch(value: &str) -> std::result::Result<bool, String> {
         "off" | "no" | "false" => Ok(false),
         _ => Err("on or off is expected".to_owned()),
     }
-}
-
-/// A number of bytes, with K, M, G or T for powers of 1024, as qemu-img has it.
-///
-/// # Errors
-/// The sentence of what is wrong.
-pub(super) fn bytes(text: &str) -> std::result::Result<u64, String> {
-    let wrong = || "a number of bytes is expected, such as 1048576 or 1M".to_owned();
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (text.get(..at), 10),
-        Some((at, 'm' | 'M')) => (text.get(..at), 20),
-        Some((at, 'g' | 'G')) => (text.get(..at), 30),
-        Some((at, 't' | 'T')) => (text.get(..at), 40),
-        _ => (Some(text), 0),
-    };
-    let number: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// The files of an image that is made, or gone on with after a kill.
@@ -132,6 +139,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
         Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
         Format::Vhdx => vhdx::initial_size(shape),
+        Format::Vdi => vdi::initial_size(shape),
     }
 }
 
@@ -140,21 +148,13 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// # Errors
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
-    let disk = files.main();
-    let size = shape.size;
-    Ok(match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
-        Format::Qcow2 => {
-            let options = qcow2::Options::from_words(&shape.options)?;
-            if files.fresh() {
-                Box::new(qcow2::Qcow2Sink::create(disk, size, options)?)
-            } else {
-                Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
-            }
-        }
-        Format::Vhd => vhd::sink(shape, files)?,
-        Format::Vhdx => vhdx::sink(shape, files)?,
-    })
+    match shape.format {
+        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
+        Format::Qcow2 => qcow2::sink(shape, files),
+        Format::Vhd => vhd::sink(shape, files),
+        Format::Vhdx => vhdx::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{
     Format, Image, Neighbours, Raw,
     qcow2::Qcow2,
+    vdi::Vdi,
     vhd::{self, Vhd},
     vhdx::Vhdx,
 };
@@ -11,11 +12,10 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 8] = [
+const OTHERS: [(u64, &[u8], &str); 7] = [
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
     (0, b"# Disk DescriptorFile", "VMDK"),
-    (64, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
@@ -47,6 +47,9 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     }
     if starts(0, b"vhdxfile")? {
         return Ok(Format::Vhdx);
+    }
+    if starts(64, &[0x7f, 0x10, 0xda, 0xbe])? {
+        return Ok(Format::Vdi);
     }
     for (at, magic, name) in OTHERS {
         if starts(at, magic)? {
@@ -88,6 +91,7 @@ pub fn open(
         Format::Qcow2 => Arc::new(Qcow2::open(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open(container, neighbours)?),
     })
 }
 
@@ -105,5 +109,6 @@ pub fn open_writable(
         Format::Qcow2 => Arc::new(Qcow2::open_writable(container, neighbours)?),
         Format::Vhd => Arc::new(Vhd::open_writable(container, neighbours)?),
         Format::Vhdx => Arc::new(Vhdx::open_writable(container, neighbours)?),
+        Format::Vdi => Arc::new(Vdi::open_writable(container, neighbours)?),
     })
 }

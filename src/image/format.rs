@@ -16,11 +16,13 @@ pub enum Format {
     Vhd,
     /// VHDX.
     Vhdx,
+    /// VDI, of VirtualBox.
+    Vdi,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx];
+    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vdi];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
             Self::Vhdx => "vhdx",
+            Self::Vdi => "vdi",
         }
     }
 }

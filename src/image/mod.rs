@@ -2,6 +2,7 @@
 
 mod block_sink;
 mod create;
+pub mod deflate;
 mod detect;
 mod findings;
 mod format;
@@ -12,6 +13,7 @@ mod open_file;
 mod pages;
 pub mod qcow2;
 mod raw;
+pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 mod windows_parent;

@@ -153,8 +153,8 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
-        Format::Vdi => vdi::sink(shape, files),
         Format::Vhdx => vhdx::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
         Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
         Format::Ova | Format::Ovf => {
             let text = "packages are not written yet";

@@ -4,7 +4,7 @@ use crate::{judge::*, making::*};
 use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk, Overlay, Sink},
-    image::{self, Beside, Check, Format, NoNeighbours, Shape, vhd::Vhd},
+    image::{self, Check, Format, Image, NoNeighbours, vhd::Vhd},
 };
 use std::{
     path::Path,
@@ -356,6 +356,27 @@ fn check_finds_overlaps_and_leaks() {
     let found = check(1, &[0xff; 4]);
     assert!(found.errors.is_empty() && found.leaks.len() == 1, "{found:?}");
     assert_eq!(found.leaked, 2 * MIB + 512);
+    // That one lies between others. The last one can be cut off.
+    let repair = |path: &Path| {
+        let container = Arc::new(FileDisk::open_writable(path).unwrap());
+        let disk = Vhd::open_writable(container, &NoNeighbours).unwrap();
+        let freed = disk.repair_leaks().unwrap();
+        (freed, disk.check().unwrap())
+    };
+    let (freed, left) = repair(&image);
+    assert_eq!((freed, left.leaked), (0, 2 * MIB + 512));
+    check(2, &[0xff; 4]);
+    let (freed, left) = repair(&image);
+    assert_eq!(left, Check::default());
+    assert_eq!(freed, 2 * MIB + 512);
+    let mut model = vec![5; 10 << 20];
+    model[4 << 20..].fill(0);
+    must_hold("vpc", &image, &model);
+    // A disk that is checked after it has grown.
+    let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+    let disk = Vhd::open_writable(container, &NoNeighbours).unwrap();
+    disk.write_at(9 * MIB, &[7; 100]).unwrap();
+    assert_eq!(disk.check().unwrap(), Check::default());
 }
 
 #[test]

@@ -207,6 +207,19 @@ fn check_finds_damaged_copies_overlaps_and_leaks() {
     let found = check(table + 8, &[0; 8]);
     assert!(found.errors.is_empty() && found.leaks.len() == 1, "{found:?}");
     assert_eq!(found.leaked, MIB);
+    // That one lies between others. The last one can be cut off.
+    let repair = |path: &Path| {
+        let container = Arc::new(FileDisk::open_writable(path).unwrap());
+        let disk = Vhdx::open_writable(container, &NoNeighbours).unwrap();
+        let freed = disk.repair_leaks().unwrap();
+        (freed, disk.check().unwrap())
+    };
+    assert_eq!(repair(&image), (0, found));
+    check(table + 5 * 8, &[0; 8]);
+    assert_eq!(repair(&image), (MIB, Check::default()));
+    let mut model = vec![5; 20 << 20];
+    model[5 << 20..].fill(0);
+    must_hold("vhdx", &image, &model);
     // What an unmapped block had is still its own.
     let mut unmapped = sound[table..table + 8].to_vec();
     unmapped[0] = 3;

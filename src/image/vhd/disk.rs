@@ -301,6 +301,10 @@ impl Image for Vhd {
     }
 
     fn check(&self) -> Result<Check> {
-        check(self)
+        check(self, self.footer_place()?).map(|checked| checked.found)
+    }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        self.cut_leaks()
     }
 }

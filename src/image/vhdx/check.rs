@@ -68,8 +68,16 @@ impl Used {
     }
 }
 
+/// What a check gives.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) found: Check,
+    /// Where the last structure ends.
+    pub(super) end: u64,
+}
+
 /// Structure errors and leaks of `image`.
-pub(super) fn check(image: &Vhdx) -> Result<Check> {
+pub(super) fn check(image: &Vhdx) -> Result<Checked> {
     let container = image.container.as_ref();
     let size = container.size();
     if size > LARGEST_FILE {
@@ -180,7 +188,11 @@ pub(super) fn check(image: &Vhdx) -> Result<Check> {
             format!("{partial_without_bitmap} chunks have blocks of which the parent has a part, and no bitmap that says which")
         });
     }
+    let mut end = size;
     used.each_free(|range| {
+        if range.end >= size {
+            end = range.start;
+        }
         let length = range.end.min(size) - range.start;
         if range.end >= first_block && range.start < first_block && length <= RESERVE {
             return;
@@ -189,5 +201,6 @@ pub(super) fn check(image: &Vhdx) -> Result<Check> {
             format!("nothing refers to the {length} bytes at byte {}", range.start)
         });
     });
-    Ok(findings.into_check())
+    let found = findings.into_check();
+    Ok(Checked { found, end })
 }

@@ -280,6 +280,10 @@ impl Image for Vhdx {
     }
 
     fn check(&self) -> Result<Check> {
-        check(self)
+        check(self).map(|checked| checked.found)
+    }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        self.cut_leaks()
     }
 }

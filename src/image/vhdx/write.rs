@@ -47,8 +47,7 @@ impl Vhdx {
             let text = "is a differencing disk and is not written in place: `rehome image convert` makes one disk of it and its parent";
             return refuse(Kind::Unsupported, text);
         }
-        let errors = check(&disk)?.errors;
-        if let Some(error) = errors.first() {
+        if let Some(error) = check(&disk)?.found.errors.first() {
             let text = format!(
                 "is not sound and is not written in place: {error}. `rehome image convert` makes a sound one of it"
             );
@@ -99,6 +98,27 @@ impl Vhdx {
         writer.headers.update(self.container.as_ref(), header)?;
         writer.begun = true;
         Ok(())
+    }
+
+    /// Cuts off what nothing refers to at the end of the file. What lies between blocks stays.
+    pub(super) fn cut_leaks(&self) -> Result<u64> {
+        let mut writer = self.writer()?;
+        let checked = check(self)?;
+        if let Some(error) = checked.found.errors.first() {
+            let text = format!("is not sound, and nothing of it is cut off: {error}");
+            return Err(Error::new(Kind::Unsafe, self.label(), text));
+        }
+        let size = self.container.size();
+        // A fixed disk must keep room for every block.
+        if self.metadata.leave_allocated || checked.end >= size {
+            return Ok(0);
+        }
+        if !writer.begun {
+            let header = with_new_file_id(&writer.headers.current);
+            writer.headers.update(self.container.as_ref(), header)?;
+        }
+        self.container.set_size(checked.end)?;
+        Ok(size - checked.end)
     }
 
     pub(super) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {

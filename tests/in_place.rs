@@ -121,16 +121,31 @@ fn a_vmdk_is_edited_where_it_lies_and_taken_back_bit_for_bit_in_each_of_its_file
         let undo = folder.path().join("undo");
         rehome_ends(
             0,
-            &["in-place", text(&image), "--to", "kvm-sata", "--undo", text(&undo)],
+            &[
+                "in-place",
+                text(&image),
+                "--to",
+                "kvm-sata",
+                "--undo",
+                text(&undo),
+            ],
         );
         run(Command::new("qemu-img").arg("check").arg(&image));
         let back = raw_of(&image);
         is_clean(&back);
         assert!(string_in(&back, "/etc/fstab").contains(&format!("UUID={UUID}")));
-        let different = before.iter().zip(files()).filter(|(old, new)| **old != *new).count();
+        let different = before
+            .iter()
+            .zip(files())
+            .filter(|(old, new)| **old != *new)
+            .count();
         assert_eq!(different, changed);
         for number in 1..=changed {
-            let name = if changed == 1 { "undo".to_owned() } else { format!("undo.{number}") };
+            let name = if changed == 1 {
+                "undo".to_owned()
+            } else {
+                format!("undo.{number}")
+            };
             rehome_ends(0, &["undo", text(&folder.path().join(name))]);
         }
         assert_eq!(files(), before);

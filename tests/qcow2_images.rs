@@ -434,12 +434,7 @@ fn a_large_disk_costs_what_its_data_costs() {
 fn other_formats_are_refused_by_name_and_raw_is_what_nothing_else_is() {
     let (folder, raw) = raw_source(MIB);
     assert_eq!(open(&raw).format(), Format::Raw);
-    for (format, name) in [
-        ("vhdx", "VHDX"),
-        ("vpc", "VHD"),
-        ("vdi", "VDI"),
-        ("qed", "QED"),
-    ] {
+    for (format, name) in [("vhdx", "VHDX"), ("vpc", "VHD"), ("vdi", "VDI"), ("qed", "QED")] {
         let image = folder.path().join("image.raw");
         qemu_img(&["convert", "-O", format, text(&raw), text(&image)]);
         let container = || Arc::new(FileDisk::open(&image).unwrap());

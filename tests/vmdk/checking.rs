@@ -164,7 +164,7 @@ fn the_map_is_that_of_qemu_img() {
             })
             .collect();
         // Of a hole in a flat file qemu-img says that it is data, and zero.
-        let _flat = options.ends_with("Flat");
+        let flat = options.ends_with("Flat");
         let mut ours = Vec::new();
         map_chain(&chain(&image, None).unwrap(), &mut |run| {
             let mapping = run.mapping;

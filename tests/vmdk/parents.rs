@@ -4,7 +4,7 @@ use crate::image::{
     MIB, extents, open, qemu_img, qemu_io, raw_source, read_all, read_in_pieces, text, try_open,
 };
 use rehome::{
-    disk::{Content, Disk, Kind},
+    disk::{Content, Kind},
     image::{Format, Image},
 };
 use std::path::Path;

@@ -102,6 +102,9 @@ pub(super) fn open(container: Arc<dyn Disk>, neighbours: &dyn Neighbours, writab
         return Err(without_descriptor(&beginning, &label));
     };
     let descriptor = read_descriptor(container.as_ref(), &place)?;
+    if descriptor.is_empty() {
+        return Err(without_descriptor(&beginning, &label));
+    }
     if descriptor.encrypted {
         return Err(Flaw::Encrypted.of(&label));
     }

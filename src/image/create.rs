@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vmdk};
+use super::{Format, ova, qcow2, raw, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -134,8 +134,13 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
             }
         }
         Format::Vmdk => vmdk::create(size, vmdk::Options::from_words(&shape.options)?, files)?,
-        Format::Ova | Format::Ovf => {
-            let text = "packages are not written yet";
+        Format::Ova => Box::new(ova::create(
+            size,
+            &ova::Options::from_words(&shape.options)?,
+            files,
+        )?),
+        Format::Ovf => {
+            let text = "a package is written as one archive: -O ova";
             return Err(Error::new(Kind::Unsupported, shape.format.name(), text));
         }
     })

@@ -18,6 +18,7 @@ use rehome::{
 };
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -47,11 +48,13 @@ impl Server {
                     .replace("FOLDER/", &here)
             }))
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{program} must be installed: {error}"));
         let mut server = Self { child, folder };
         let began = Instant::now();
-        while !socket.exists() {
+        // It is there before anybody listens.
+        while UnixStream::connect(&socket).is_err() {
             assert!(
                 began.elapsed() < Duration::from_secs(20),
                 "{program} makes no socket"

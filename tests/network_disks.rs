@@ -5,6 +5,7 @@ mod small_guest;
 use small_guest::{SIZE, disk, rehome_ends, run};
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -21,10 +22,12 @@ impl Server {
         let child = Command::new(program)
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{program} must be installed: {error}"));
         let began = Instant::now();
-        while !socket.exists() {
+        // It is there before anybody listens.
+        while UnixStream::connect(&socket).is_err() {
             assert!(
                 began.elapsed() < Duration::from_secs(20),
                 "{program} makes no socket"

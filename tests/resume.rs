@@ -470,7 +470,7 @@ fn the_program_goes_on_where_it_was_killed() {
         succeeds(convert(&raw, &calm.join(NAME), *format, &[]));
         let out = rough.join(NAME);
         let mut broken = 0;
-        let slow = ["--rate-limit", "20M", "--checkpoint", "1M", "-m", "2"];
+        let slow = ["--rate-limit", "5M", "--checkpoint", "1M", "-m", "2"];
         let mut arguments = slow.to_vec();
         for _ in 0..4 {
             let mut child = convert(&raw, &out, *format, &arguments);

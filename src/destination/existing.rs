@@ -197,7 +197,7 @@ mod tests {
             size: 3 << 20,
         };
         let mut destination =
-            Box::new(ExistingDestination::create(&out, std::slice::from_ref(&out)).unwrap());
+            Box::new(ExistingDestination::create(&out, &[Locator::Path(out.clone())]).unwrap());
         let (container, ledger) = destination.disk("disk.raw", 0, &identity).unwrap();
         assert!(container.fresh && !container.blank);
         let sink = DiskSink::new(container.disk, container.blank);

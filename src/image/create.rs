@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vdi, vhd, vhdx, vmdk};
+use super::{Format, ova, qcow2, raw, vdi, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -156,8 +156,12 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Vhdx => vhdx::sink(shape, files),
         Format::Vdi => vdi::sink(shape, files),
         Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
-        Format::Ova | Format::Ovf => {
-            let text = "packages are not written yet";
+        Format::Ova => {
+            let options = ova::Options::from_words(&shape.options)?;
+            Ok(Box::new(ova::create(shape.size, &options, files)?))
+        }
+        Format::Ovf => {
+            let text = "a package is written as one archive: -O ova";
             Err(Error::new(Kind::Unsupported, shape.format.name(), text))
         }
         Format::Qcow | Format::Parallels => {

@@ -7,7 +7,7 @@ use crate::{
     watch::Watch,
 };
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,15 @@ pub(super) fn digest(file: &dyn Disk, algorithm: Algorithm, watch: &dyn Watch) -
     }
 }
 
+/// The digest of `bytes` as [`line`] takes it.
+pub(super) fn digest_of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Read at once.
 const BUFFER: usize = 1 << 20;
 
@@ -118,8 +127,7 @@ fn of<D: sha2::Digest>(file: &dyn Disk, watch: &dyn Watch) -> Result<String> {
         watch.advance(count as u64);
         at += count as u64;
     }
-    let digest = hasher.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&hasher.finalize()))
 }
 
 #[cfg(test)]

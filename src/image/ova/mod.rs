@@ -5,13 +5,19 @@ mod descriptor;
 mod flaw;
 mod image;
 mod manifest;
+mod new_archive;
+mod new_descriptor;
 mod package;
+mod sink;
 mod tar;
 mod units;
 
 pub use descriptor::{Adapter, Controller, Hardware};
 pub use image::Ova;
+pub use new_archive::NewArchive;
+pub use new_descriptor::{NewAdapter, NewController, NewDisk, NewMachine};
 pub use package::{Package, Spool};
+pub use sink::{Options, OvaSink, create, disk_options, new_disk};
 
 pub(super) use package::{is_archive, is_descriptor};
 

@@ -425,7 +425,11 @@ mod tests {
 
     #[test]
     fn its_length_does_not_depend_on_the_sizes() {
-        let of = |sizes: &[u64]| text(&machine(NewController::Sata), &disks(2), sizes).unwrap().len();
+        let of = |sizes: &[u64]| {
+            text(&machine(NewController::Sata), &disks(2), sizes)
+                .unwrap()
+                .len()
+        };
         assert_eq!(of(&[]), of(&[u64::MAX, 7]));
     }
 

@@ -247,6 +247,12 @@ fn text(name: &[u8]) -> String {
     plain(name.strip_prefix("./").unwrap_or(&name))
 }
 
+/// The size that a whole header of the file `name` gives it; `None` for anything else.
+pub(super) fn size_of(block: &[u8; BLOCK as usize], name: &str) -> Option<u64> {
+    let header = header(block, 0).ok()??;
+    (header.kind == Kind::File && header.name == name.as_bytes()).then_some(header.size)
+}
+
 /// The header of a file of ours. Time, owner and mode are the same for all: the same package is the same bytes.
 pub(super) fn file_header(name: &str, size: u64) -> [u8; BLOCK as usize] {
     let mut block = [0; BLOCK as usize];

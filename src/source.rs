@@ -97,6 +97,7 @@ impl Opened {
         let reading = Reading {
             format: source.format,
             sector_size: source.sector_size,
+            snapshot: source.snapshot.clone(),
             directly: source.directly,
             temporary_folder: source.temporary_folder.clone(),
         };

@@ -273,7 +273,7 @@ fn qemu_img(arguments: &[&str]) {
 /// Every kind of image that can be written. Formats are told apart by asking for one.
 fn kinds() -> Vec<(Format, Options)> {
     let mut kinds = Vec::new();
-    let variants: [(bool, &str); 9] = [
+    let variants: [(bool, &str); 10] = [
         (false, ""),
         (true, ""),
         (true, "compression_type=zstd"),
@@ -282,6 +282,7 @@ fn kinds() -> Vec<(Format, Options)> {
         (false, "subformat=monolithicFlat"),
         (false, "subformat=streamOptimized"),
         (false, "cluster_size=4096"),
+        (false, "cluster_size=2M"),
         (false, "static=on"),
     ];
     for format in Format::ALL {

@@ -16,10 +16,7 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic.
-const OTHERS: [(u64, &[u8], &str); 2] = [
-    (0, b"QED\0", "QED"),
-    (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase"),
-];
+const OTHERS: [(u64, &[u8], &str); 2] = [(0, b"QED\0", "QED"), (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase")];
 
 /// Bytes by which every kind of VMDK is recognised.
 const VMDK_MAGIC: u64 = 32;
@@ -116,6 +113,25 @@ pub fn open(
         Format::Qcow => Arc::new(Qcow::open(container, neighbours)?),
         Format::Parallels => Arc::new(Parallels::open(container, neighbours)?),
     })
+}
+
+/// Opens the disk in `container` as it was at the time of the internal snapshot with this identifier or name, for reading.
+///
+/// # Errors
+/// [`Kind::NotFound`] with the snapshots that there are; [`Kind::Unsupported`] for a format that keeps none inside.
+pub fn open_snapshot(
+    container: Arc<dyn Disk>,
+    format: Format,
+    snapshot: &str,
+    neighbours: &dyn Neighbours,
+) -> Result<Arc<dyn Image>> {
+    match format {
+        Format::Qcow2 => Ok(Arc::new(Qcow2::open_snapshot(container, snapshot, neighbours)?)),
+        _ => {
+            let text = format!("is a {format} image, which keeps no snapshots inside: leave -l out");
+            Err(Error::new(Kind::Unsupported, container.label(), text))
+        }
+    }
 }
 
 /// Opens the image in `container` for editing where it lies: `container` is writable, or an overlay over what is not.

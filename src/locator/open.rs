@@ -28,6 +28,8 @@ pub struct Reading {
     pub format: Option<Format>,
     /// Logical sector in bytes, where the source cannot tell.
     pub sector_size: Option<u32>,
+    /// The disk as it was at the time of this snapshot inside the image: its identifier or name.
+    pub snapshot: Option<String>,
     /// Files and devices are read past the host's cache.
     pub directly: bool,
     /// Where copies are made of what cannot be read at any offset; they have no name there.
@@ -123,7 +125,10 @@ fn open_container(
             };
             package.disks(neighbours, &unpack)?
         }
-        None => vec![image::open(container, Some(format), neighbours)?],
+        None => vec![match &reading.snapshot {
+            Some(snapshot) => image::open_snapshot(container, format, snapshot, neighbours)?,
+            None => image::open(container, Some(format), neighbours)?,
+        }],
     };
     Ok(OpenSource {
         disks,

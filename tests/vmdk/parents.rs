@@ -5,7 +5,7 @@ use crate::image::{
 };
 use rehome::{
     disk::{Content, Kind},
-    image::{Format, Image},
+    image::Format,
 };
 use std::path::Path;
 

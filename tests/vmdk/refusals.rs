@@ -5,7 +5,7 @@ use crate::{
     image::{MIB, convert, noise, open, qemu_img, raw_source, read_all, text, try_open},
 };
 use rehome::{
-    disk::{Disk, Error, FileDisk, Kind, MemoryDisk},
+    disk::{Error, FileDisk, Kind, MemoryDisk},
     image::{self, Beside, NoNeighbours},
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};

@@ -485,10 +485,10 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
     let giant = samples.join("cdi/invalid-qcow-large-memory.img");
     let start = Instant::now();
     let error = image::open(Arc::new(FileDisk::open(&giant).unwrap()), None, &NoNeighbours).unwrap_err();
-    assert_eq!(
-        error.kind,
-        Kind::Unsupported,
-        "it is a VMDK, whatever it is called: {error}"
+    // It is a VMDK, whatever it is called.
+    assert!(
+        error.to_string().contains("has grains of 3456 sectors"),
+        "{error}"
     );
     assert!(start.elapsed() < Duration::from_millis(100));
     for (sample, name) in [("afl5.img", "VHD")] {

@@ -240,10 +240,9 @@ impl<'a> Job<'a> {
     }
 
     fn run(&self) -> Result<Copied> {
-        let label = self.disk.label();
-        in_parallel(label, self.pace.threads, chunks(self.disk.size()), &|| {
-            self.work()
-        })?;
+        let pieces = self.disk.size().div_ceil(self.largest_read() as u64);
+        let pieces = pieces.min((MOST_READ / self.largest_read()) as u64);
+        in_parallel(self.disk.label(), self.pace.threads, pieces, &|| self.work())?;
         let progress = lock(&self.progress);
         let (digest, done) = progress.hasher.finish();
         if done != chunks(self.disk.size()) {

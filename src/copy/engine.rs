@@ -77,6 +77,9 @@ const SMALLEST_UNIT: u64 = 4096;
 /// The largest cluster of any format that is written; every thread holds one. In bytes.
 const LARGEST_UNIT: u64 = 4 << 20;
 
+/// What all threads together read at once: a quarter of what the program may take. Compressing takes as much again. In bytes.
+const MOST_READ: usize = 32 << 20;
+
 /// Copies `disk` into `sink`. What `ledger` has is trusted: it is neither read nor put again. What is put is recorded
 /// there after each checkpoint. Cancelled or failed, the ledger tells how far it came.
 ///
@@ -237,10 +240,9 @@ impl<'a> Job<'a> {
     }
 
     fn run(&self) -> Result<Copied> {
-        let label = self.disk.label();
-        in_parallel(label, self.pace.threads, chunks(self.disk.size()), &|| {
-            self.work()
-        })?;
+        let pieces = self.disk.size().div_ceil(self.largest_read() as u64);
+        let pieces = pieces.min((MOST_READ / self.largest_read()) as u64);
+        in_parallel(self.disk.label(), self.pace.threads, pieces, &|| self.work())?;
         let progress = lock(&self.progress);
         let (digest, done) = progress.hasher.finish();
         if done != chunks(self.disk.size()) {

@@ -5,6 +5,7 @@ use crate::{
     disk::{self, Disk, Error, Kind, Overlay, Result},
     image::{self, Beside, Neighbours},
     job::{InPlaceJob, Source},
+    locator::Locator,
     machine,
     output::Report,
     plan::Plan,
@@ -36,7 +37,7 @@ pub enum EditedInPlace {
 /// undo file.
 pub fn edit_in_place(job: &InPlaceJob, watch: &dyn Watch) -> Result<EditedInPlace> {
     watch.stage("inspect", 0);
-    let opened = Opened::open(&job.source)?;
+    let opened = Opened::open(&job.source, watch)?;
     let writable = Writable::open(&opened, &job.source)?;
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
@@ -120,12 +121,14 @@ impl Neighbours for EditedBeside<'_> {
 impl Writable {
     /// Opens the containers of `source` for reading, each under an overlay that an image can be edited in.
     pub(super) fn open(opened: &Opened, source: &Source) -> Result<Self> {
+        opened.must_be_editable()?;
+        let paths = source.disks.iter().map(in_place).collect::<Result<Vec<_>>>()?;
         let files = Files {
             source,
             opened: RefCell::default(),
         };
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
-        for (path, format) in source.disks.iter().zip(opened.formats()) {
+        for (path, format) in paths.iter().zip(opened.formats()) {
             let neighbours = EditedBeside {
                 beside: Beside::new(path),
                 files: &files,
@@ -166,6 +169,18 @@ impl Writable {
             )?;
         }
         Ok(undo_files)
+    }
+}
+
+/// Where a disk lies that is edited there.
+fn in_place(locator: &Locator) -> Result<PathBuf> {
+    match locator.path() {
+        Some(path) => Ok(path.to_owned()),
+        None => {
+            let text = "cannot be edited in place, which needs a file or a block device with an undo file beside it: \
+                        convert it to a file first";
+            Err(Error::new(Kind::Unsupported, locator.to_string(), text))
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub fn mend(
     undo_file: &Path,
     watch: &dyn Watch,
 ) -> Result<Vec<PathBuf>> {
-    let opened = Opened::open(source)?;
+    let opened = Opened::open(source, watch)?;
     let writable = Writable::open(&opened, source)?;
     let mut examined = opened.examine()?;
     mount_tree(&mut examined, volume)?;

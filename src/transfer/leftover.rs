@@ -94,9 +94,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut destination = FileDestination::create(&out, Shape::File).unwrap();
-        must_be_worth_resuming(&destination, &out).unwrap();
+        must_be_worth_resuming(&destination, &Locator::Path(out.clone())).unwrap();
         mark_as_worthless(&mut destination, "the source has changed").unwrap();
-        let error = must_be_worth_resuming(&destination, &out).unwrap_err();
+        let error = must_be_worth_resuming(&destination, &Locator::Path(out.clone())).unwrap_err();
         assert!(error.to_string().contains("the source has changed"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 //! into a system begins here.
 
 use crate::{
-    destination,
+    copy, destination,
     disk::{self, Digest, Disk, Error, Kind, Overlay, Recorder},
     fs::{
         FileSystem, Identity, Mounts,
@@ -16,7 +16,12 @@ use crate::{
     output::{Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
 };
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The disks of a source, opened for reading only.
 #[derive(Debug)]
@@ -84,13 +89,15 @@ impl Opened {
         let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
         let mut formats = Vec::new();
         for path in &source.disks {
+            let beside = Beside::new(path);
             let container = disk::open_source(path, source.sector_size)?;
+            let container = image::join(path, container, &beside)?;
             let format = match named {
                 Some(format) => format,
                 None if is_block_device(path)? => Format::Raw,
                 None => image::detect(&*container)?,
             };
-            disks.push(image::open(container, Some(format), &Beside::new(path))?);
+            disks.push(image::open(container, Some(format), &beside)?);
             formats.push(format);
         }
         Ok(Self {
@@ -107,6 +114,16 @@ impl Opened {
             .iter()
             .map(std::path::PathBuf::as_path)
             .collect()
+    }
+
+    /// What tells these disks from others, or from themselves after a change, by all files that hold them.
+    ///
+    /// # Errors
+    /// Those of looking at the files.
+    pub fn identity(&self) -> disk::Result<Digest> {
+        let parts: Vec<PathBuf> = self.paths().into_iter().flat_map(image::parts).collect();
+        let parts: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+        copy::source_identity(&parts)
     }
 
     /// Their formats, in order.

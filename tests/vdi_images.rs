@@ -35,7 +35,16 @@ fn shape(size: u64, words: &str) -> Shape {
 }
 
 fn sink(path: &Path, name: &str, fresh: bool, size: u64, words: &str) -> Box<dyn Sink> {
-    image::create(&shape(size, words), &mut Folder { path, name, fresh }).unwrap()
+    image::create(
+        &shape(size, words),
+        &mut Folder {
+            path,
+            name,
+            fresh,
+            size: 0,
+        },
+    )
+    .unwrap()
 }
 
 #[test]
@@ -176,6 +185,7 @@ fn a_resumed_image_ends_in_the_same_bytes() {
             path,
             name: "image.vdi",
             fresh: false,
+            size: 0,
         };
         let other = image::create(&shape(size + 512, words), &mut files);
         let error = other.err().unwrap();

@@ -44,7 +44,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         sector_size: source.sector_size(),
         table: None,
     });
-    let source_digest = copy::source_identity(&[&job.source])?;
+    let source_digest = identity_of(&job.source)?;
     let identity = Identity {
         plan: plan_digest(job, source.format())?,
         source: source_digest,
@@ -81,7 +81,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     let verified = written.verified;
     report.disks.push(written);
     report.stages = stages.end();
-    if copy::source_identity(&[&job.source])? != source_digest {
+    if identity_of(&job.source)? != source_digest {
         transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";
@@ -95,14 +95,23 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     Ok(ImageConverted::Done(Box::new(report)))
 }
 
+/// That of all files that hold the source, as far as their names tell.
+fn identity_of(source: &Path) -> Result<Digest> {
+    let parts = image::parts(source);
+    let parts: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+    copy::source_identity(&parts)
+}
+
 fn open_source(job: &ImageJob) -> Result<Arc<dyn Image>> {
     let container = if job.source_directly {
         disk::open_source_directly(&job.source)?
     } else {
         disk::open_source(&job.source, None)?
     };
+    let beside = Beside::new(&job.source);
+    let container = image::join(&job.source, container, &beside)?;
     let format = image::format_at(&job.source, &*container, job.source_format)?;
-    image::open(container, Some(format), &Beside::new(&job.source))
+    image::open(container, Some(format), &beside)
 }
 
 /// What a resumed run must have in common with the first one: all that decides a byte of the result.

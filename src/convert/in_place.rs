@@ -76,6 +76,11 @@ impl Writable {
         let mut overlays: Vec<Arc<Overlay>> = Vec::new();
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
         for (path, format) in source.disks.iter().zip(opened.formats()) {
+            if image::parts(path).len() > 1 {
+                let text = "is the first part of a disk in several files, which is not edited where it lies: `rehome image \
+                            convert` makes one file of them";
+                return Err(Error::new(Kind::Unsupported, path.display().to_string(), text));
+            }
             let container = disk::open_source(path, source.sector_size)?;
             let overlay = Arc::new(match overlays.first() {
                 None => Overlay::new(container, source.overlay_memory, &source.temporary_folder),

@@ -81,7 +81,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         return Ok(Converted::Done(Box::new(report)));
     };
     let plan_digest = planning::digest(&plan, job.format)?;
-    let source_digest = copy::source_identity(&opened.paths())?;
+    let source_digest = opened.identity()?;
     let brake = job.copying.brake();
     for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
         let identity = Identity {
@@ -118,7 +118,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         report.disks.push(written);
     }
     report.stages = stages.end();
-    if copy::source_identity(&opened.paths())? != source_digest {
+    if opened.identity()? != source_digest {
         transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";

@@ -1,6 +1,6 @@
 //! Images in files and devices of this host, with what they stand on.
 
-use super::{Beside, Format, Image, Neighbours, detect, open};
+use super::{Beside, Format, Image, Neighbours, detect, join, open};
 use crate::disk::{Content, Disk, Error, Extent, Kind, Result, open_source};
 use std::{
     ops::Range,
@@ -12,15 +12,16 @@ use std::{
 /// More images on top of each other than [`Beside`] opens would be a circle.
 const LONGEST_CHAIN: usize = 17;
 
-/// Opens the image at `path` for reading. A file's format is what its first bytes say unless `format` names it; a block
+/// Opens the image at `path` for reading; if that is the first of a series of parts, all of it. A file's format is what its first bytes say unless `format` names it; a block
 /// device is raw unless that names it.
 ///
 /// # Errors
 /// Those of the file and its format.
 pub fn open_file(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
-    let container = open_source(path, None)?;
+    let beside = Beside::new(path);
+    let container = join(path, open_source(path, None)?, &beside)?;
     let format = format_at(path, container.as_ref(), format)?;
-    open(container, Some(format), &Beside::new(path))
+    open(container, Some(format), &beside)
 }
 
 /// The format of the image in `container`, which is at `path`.
@@ -46,7 +47,7 @@ pub fn format_at(path: &Path, container: &dyn Disk, named: Option<Format>) -> Re
 /// # Errors
 /// As [`open_file`].
 pub fn open_alone(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
-    let container = open_source(path, None)?;
+    let container = join(path, open_source(path, None)?, &Beside::new(path))?;
     let format = format_at(path, container.as_ref(), format)?;
     open(container, Some(format), &Nowhere)
 }

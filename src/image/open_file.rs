@@ -1,6 +1,6 @@
 //! Images in files and devices of this host, with what they stand on.
 
-use super::{Beside, Format, Image, Neighbours, detect, join, open};
+use super::{Beside, Format, Image, Neighbours, detect, join, open, qcow2::Qcow2};
 use crate::disk::{Content, Disk, Error, Extent, Kind, Result, open_source};
 use std::{
     ops::Range,
@@ -48,8 +48,11 @@ pub fn format_at(path: &Path, container: &dyn Disk, named: Option<Format>) -> Re
 /// As [`open_file`].
 pub fn open_alone(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
     let container = join(path, open_source(path, None)?, &Beside::new(path))?;
-    let format = format_at(path, container.as_ref(), format)?;
-    open(container, Some(format), &Nowhere)
+    match format_at(path, container.as_ref(), format)? {
+        // It says what it is without the key of its disk too.
+        Format::Qcow2 => Ok(Arc::new(Qcow2::open_alone(container, &Nowhere)?)),
+        format => open(container, Some(format), &Nowhere),
+    }
 }
 
 /// Where the file that `image` at `path` stands on is, and its declared format; `None` if it stands on none.

@@ -16,7 +16,7 @@ use image_judges::{
 };
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind},
-    image::{self, Beside, Check, Format, Image, NoNeighbours, qcow2::Qcow2},
+    image::{self, Beside, Check, Described, Format, Image, NoNeighbours, qcow2::Qcow2},
 };
 use std::{path::Path, sync::Arc};
 
@@ -379,8 +379,8 @@ fn data_in_a_file_of_its_own_is_read_from_there() {
         assert!(error.to_string().contains("not edited where it lies"), "{error}");
         std::fs::remove_file(&data).unwrap();
         let container = Arc::new(FileDisk::open(&image).unwrap());
-        let alone = image::open_alone(&image, None).unwrap();
-        assert_eq!((alone.size(), alone.info().unwrap()), (5 * MIB + 512, info));
+        let alone = Described::alone(&image, None).unwrap();
+        assert_eq!((alone.size, alone.info), (5 * MIB + 512, info));
         let error = image::open(container, None, &Beside::new(&image)).unwrap_err();
         assert_eq!(error.kind, Kind::NotFound);
         assert!(error.to_string().contains("data"), "{error}");
@@ -428,11 +428,9 @@ fn an_encrypted_image_is_refused_and_still_says_what_it_is() {
     let plain = std::fs::read(&image).unwrap();
     std::fs::write(&image, [&plain[..35], &[2], &plain[36..]].concat()).unwrap();
     let container = Arc::new(FileDisk::open(&image).unwrap());
-    let alone = image::open_alone(&image, None).unwrap();
-    assert_eq!(alone.size(), 7 * MIB);
-    assert_eq!(alone.info().unwrap().encrypted.as_deref(), Some("LUKS"));
-    assert_eq!(alone.read_at(0, &mut [0]).unwrap_err().kind, Kind::Unsupported);
-    assert!(alone.extents(0..MIB).is_err());
+    let alone = Described::alone(&image, None).unwrap();
+    assert_eq!(alone.size, 7 * MIB);
+    assert_eq!(alone.info.encrypted.as_deref(), Some("LUKS"));
     let error = image::open(container.clone(), None, &NoNeighbours).unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported);
     assert!(error.to_string().contains("encrypted with LUKS"), "{error}");

@@ -13,7 +13,9 @@ mod image_judges;
 use image_judges::{MIB, extents, open, qemu_img, qemu_io_as, raw_source, read_all, run, text};
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk},
-    image::{self, Beside, Check, Format, NoNeighbours, map_chain, parallels::Parallels, qcow::Qcow},
+    image::{
+        self, Beside, Check, Described, Format, NoNeighbours, map_chain, parallels::Parallels, qcow::Qcow,
+    },
 };
 use std::{
     path::{Path, PathBuf},
@@ -113,10 +115,7 @@ fn qcow_is_read_plain_compressed_and_over_a_backing_file() {
     must_agree("qcow", &image);
     let info = open(&image).info().unwrap();
     assert_eq!(info.backing.unwrap().name, text(&raw));
-    assert_eq!(
-        image::open_alone(&image, None).unwrap().info().unwrap().unit,
-        Some(512)
-    );
+    assert_eq!(Described::alone(&image, None).unwrap().info.unit, Some(512));
 }
 
 #[test]
@@ -233,7 +232,7 @@ fn parallels_disks_are_read() {
     let container = Arc::new(FileDisk::open(&path).unwrap());
     let error = Parallels::open(container, &Beside::new(&path)).unwrap_err();
     assert!(error.to_string().contains("one of 2 files"), "{error}");
-    image::open_alone(&path, None).unwrap();
+    Described::alone(&path, None).unwrap();
 }
 
 #[test]

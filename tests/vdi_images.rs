@@ -16,7 +16,7 @@ use image_judges::{
 };
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk, Sink},
-    image::{self, Beside, Check, Format, Image, NoNeighbours, Shape, map_chain, vdi::Vdi},
+    image::{self, Beside, Check, Described, Format, Image, NoNeighbours, Shape, map_chain, vdi::Vdi},
 };
 use std::{
     path::{Path, PathBuf},
@@ -331,7 +331,7 @@ fn the_parent_of_a_differencing_disk_is_found_by_what_it_is() {
     })
     .unwrap();
     assert_eq!(depths, [(2, 0), (2, MIB), (2, 2 * MIB), (2, 3 * MIB)]);
-    let alone = image::open_alone(&top, None).unwrap().info().unwrap();
+    let alone = Described::alone(&top, None).unwrap().info;
     assert_eq!(alone.subformat.as_deref(), Some("differencing"));
 
     // Written, the parents stay as they are.

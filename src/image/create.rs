@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vdi, vhd};
+use super::{Format, ova, qcow2, raw, vdi, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -136,8 +136,9 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => raw::initial_size(shape),
-        Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
+        Format::Vhdx => vhdx::initial_size(shape),
+        Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
         Format::Vdi => vdi::initial_size(shape),
         Format::Qcow | Format::Parallels => 0,
     }
@@ -152,10 +153,38 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Raw => raw::create(shape, files),
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
+        Format::Vhdx => vhdx::sink(shape, files),
         Format::Vdi => vdi::sink(shape, files),
+        Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
+        Format::Ova => {
+            let options = ova::Options::from_words(&shape.options)?;
+            Ok(Box::new(ova::create(shape.size, &options, files)?))
+        }
+        Format::Ovf => {
+            let text = "a package is written as one archive: -O ova";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
         Format::Qcow | Format::Parallels => {
             let text = "is a format that is read, and not made: choose qcow2";
             Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_bytes_are_those_of_qemu_img() {
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("3k"), Ok(3 << 10));
+        assert_eq!(
+            (bytes("2M"), bytes("1G"), bytes("64T")),
+            (Ok(2 << 20), Ok(1 << 30), Ok(64 << 40))
+        );
+        for wrong in ["", "M", "1.5M", "-1", "1MB", "18446744073709551615K", "ä"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
         }
     }
 }

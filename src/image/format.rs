@@ -16,6 +16,14 @@ pub enum Format {
     Vhd,
     /// VDI, of VirtualBox.
     Vdi,
+    /// VHDX.
+    Vhdx,
+    /// VMware's disks, of all kinds.
+    Vmdk,
+    /// A package of the Open Virtualization Format in one archive.
+    Ova,
+    /// The descriptor of such a package in a folder.
+    Ovf,
     /// qcow, version 1. Only read.
     Qcow,
     /// Parallels HDD. Only read.
@@ -27,8 +35,12 @@ impl Format {
     pub const ALL: &[Self] = &[
         Self::Raw,
         Self::Qcow2,
+        Self::Vmdk,
         Self::Vhd,
+        Self::Vhdx,
         Self::Vdi,
+        Self::Ova,
+        Self::Ovf,
         Self::Qcow,
         Self::Parallels,
     ];
@@ -40,6 +52,10 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
             Self::Vdi => "vdi",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+            Self::Ova => "ova",
+            Self::Ovf => "ovf",
             Self::Qcow => "qcow",
             Self::Parallels => "parallels",
         }

@@ -27,6 +27,15 @@ pub(super) fn names(paths: &[String]) -> Vec<String> {
     names
 }
 
+/// A parent.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) disk: Arc<dyn Disk>,
+    /// It is only stood for: whoever opens the image wants to know what it says of itself, and nothing of the parent can
+    /// be read.
+    pub(super) absent: bool,
+}
+
 /// Opens the parent of the disk called `label` by the first of `names` that is there. `accept` looks at its file
 /// before the file is opened as an image of `format`: it knows the parent by its identity, and refuses another.
 pub(super) fn open(
@@ -35,7 +44,7 @@ pub(super) fn open(
     format: &str,
     neighbours: &dyn Neighbours,
     accept: impl FnOnce(&str, &dyn Disk) -> Result<()>,
-) -> Result<Arc<dyn Disk>> {
+) -> Result<Parent> {
     let mut refused = None;
     for name in names {
         let container = match neighbours.open(name.as_bytes(), Some(Format::Raw.name())) {
@@ -47,8 +56,13 @@ pub(super) fn open(
                 continue;
             }
         };
-        accept(name, container.as_ref())?;
-        return neighbours.open(name.as_bytes(), Some(format));
+        let absent = match accept(name, container.as_ref()) {
+            // A file that was opened and has no bytes.
+            Err(error) if error.kind == Kind::NotFound => true,
+            result => result.map(|()| false)?,
+        };
+        let disk = neighbours.open(name.as_bytes(), Some(format))?;
+        return Ok(Parent { disk, absent });
     }
     Err(refused.unwrap_or_else(|| match names.first() {
         Some(name) => {

@@ -77,12 +77,16 @@ pub fn flatten(format: &str, image: &Path) -> Vec<u8> {
     std::fs::read(raw).unwrap()
 }
 
-/// `image` is sound, and what we read is what qemu-img reads.
+/// `image` has no errors, and what we read is what qemu-img reads.
 #[track_caller]
 pub fn must_agree(format: &str, image: &Path) -> Vec<u8> {
     let disk = open(image);
     assert_eq!(disk.format().name(), format);
-    assert_eq!(disk.check().unwrap(), Check::default());
+    assert!(disk.check().unwrap().errors.is_empty());
+    if format == "vhdx" {
+        let check = qemu_img(&["check", "-f", format, text(image)]);
+        assert!(check.contains("No errors were found"), "{check}");
+    }
     let (ours, theirs) = (read_all(disk.as_ref()), flatten(format, image));
     assert_eq!(ours.len(), theirs.len());
     assert!(ours == theirs, "qemu-img reads something else");
@@ -90,9 +94,17 @@ pub fn must_agree(format: &str, image: &Path) -> Vec<u8> {
     ours
 }
 
-/// `image` is read by us and by qemu-img as `model`, perhaps with zeros behind, and is sound.
+/// `image` is sound, and is read by us and by qemu-img as `model`, perhaps with zeros behind.
 #[track_caller]
 pub fn must_hold(format: &str, image: &Path, model: &[u8]) {
+    assert_eq!(open(image).check().unwrap(), Check::default());
+    must_hold_with_leaks(format, image, model);
+}
+
+/// The same of a fixed VHDX that qemu-img made: it gives blocks places at the end of the file, beside those that it had
+/// reserved for all of them.
+#[track_caller]
+pub fn must_hold_with_leaks(format: &str, image: &Path, model: &[u8]) {
     let ours = must_agree(format, image);
     assert!(ours[..model.len()] == *model);
     assert!(ours[model.len()..].iter().all(|byte| *byte == 0));
@@ -139,7 +151,7 @@ pub fn raw_source(size: u64) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("raw");
     let disk = FileDisk::create(&path, size).unwrap();
-    for (index, start) in (0..size).step_by(2_700_000).enumerate() {
+    for (index, start) in (0..size).step_by(1_700_000).enumerate() {
         let length = (1 << (index % 20)).min(size - start);
         disk.write_at(start, &pattern(index as u64, length as usize))
             .unwrap();

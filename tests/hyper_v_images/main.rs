@@ -9,7 +9,11 @@
 )]
 
 mod differencing_vhd;
+mod differencing_vhdx;
+mod edits;
+mod hostile;
 mod judge;
 mod making;
+mod sinks;
 mod vhd;
-mod vhd_hostile;
+mod vhdx;

@@ -1,11 +1,12 @@
 //! Images made by this program's sinks, and edited by it.
 
-use crate::judge::pattern;
+use crate::judge::{extents, pattern, read_all};
 use rehome::{
-    disk::{Disk, FileDisk, Result, Sink},
-    image::{self, Files, Format, Options, Shape},
+    disk::{Disk, FileDisk, MemoryDisk, Overlay, Result, Sink},
+    image::{self, Beside, Files, Format, Options, Shape},
 };
 use std::{
+    ops::Range,
     path::Path,
     sync::{
         Arc,
@@ -137,4 +138,83 @@ pub fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64) {
             }
         }
     }
+}
+
+/// A file as an image is edited in place: under an overlay that is then written into it.
+pub fn edit_in_place(format: Format, path: &Path, model: &mut [u8], seed: u64, steps: u64) {
+    let container = Arc::new(FileDisk::open(path).unwrap());
+    let overlay = Arc::new(Overlay::new(container, 1 << 30, std::env::temp_dir()));
+    let disk = image::open_writable(overlay.clone(), format, &Beside::new(path)).unwrap();
+    edit(disk.as_ref(), model, seed, steps);
+    let whole = read_all(disk.as_ref());
+    assert!(whole[..model.len()] == *model);
+    extents(disk.as_ref());
+    disk.flush().unwrap();
+    let mut bytes = vec![0; overlay.size() as usize];
+    overlay.read_at(0, &mut bytes).unwrap();
+    drop(disk);
+    drop(overlay);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// One run of the disk: units, what they hold (`None`: zeros), and whether a checkpoint follows.
+pub type Piece = (u64, Option<u8>, bool);
+
+/// Gives `pieces` from `from` to `to` to `sink`. The last one of the disk is cut at its end.
+pub fn deliver(sink: &dyn Sink, size: u64, pieces: &[Piece], range: Range<usize>, model: &mut [u8]) {
+    let unit = u64::from(sink.unit());
+    let mut at = 0;
+    for (index, (units, content, checkpoint)) in pieces.iter().enumerate() {
+        let end = (at + units * unit).min(size);
+        if range.contains(&index) && at < end {
+            match content {
+                Some(byte) => {
+                    let bytes = vec![*byte; (end - at) as usize];
+                    sink.put(at, &bytes).unwrap();
+                    model[at as usize..end as usize].copy_from_slice(&bytes);
+                }
+                None => sink.skip(at..end).unwrap(),
+            }
+            if *checkpoint {
+                sink.checkpoint().unwrap();
+            }
+        }
+        at = end;
+    }
+    if range.end == pieces.len() && at < size {
+        sink.skip(at..size).unwrap();
+    }
+}
+
+/// Kills a run after `killed` pieces and goes on trusting `trusted` of them, in a container that holds `before`.
+/// Gives what is in it at the end.
+pub fn kill_and_resume(
+    shape: &Shape,
+    pieces: &[Piece],
+    killed: usize,
+    trusted: usize,
+    before: &[u8],
+) -> Vec<u8> {
+    let blank = before.is_empty();
+    let disk = Arc::new(MemoryDisk::new("killed", before.to_vec()));
+    let initial = image::initial_size(shape);
+    if disk.size() < initial {
+        disk.set_size(initial).unwrap();
+    }
+    let files = |fresh| OneFile {
+        disk: disk.clone(),
+        fresh,
+        blank,
+    };
+    let mut model = vec![0; shape.size as usize];
+    let sink = image::create(shape, &mut files(true)).unwrap();
+    deliver(&*sink, shape.size, pieces, 0..killed, &mut model);
+    sink.checkpoint().unwrap();
+    drop(sink);
+    let kept: u64 = pieces[..trusted].iter().map(|(units, ..)| units * 4096).sum();
+    let sink = image::create(shape, &mut files(false)).unwrap();
+    sink.keep(0..kept.min(shape.size)).unwrap();
+    deliver(&*sink, shape.size, pieces, trusted..pieces.len(), &mut model);
+    sink.finish().unwrap();
+    disk.contents()
 }

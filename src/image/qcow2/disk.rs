@@ -60,9 +60,7 @@ impl Qcow2 {
         let header = read_header(container.as_ref())?;
         let (offset, entries) = (header.l1_offset, header.l1_needed());
         let label = container.label().to_owned();
-        let disk = Self::with_table(container, label, header, (offset, entries), neighbours)?;
-        disk.must_be_readable()?;
-        Ok(disk)
+        Self::with_table(container, label, header, (offset, entries), neighbours)
     }
 
     /// Opens the disk as it was at the time of an internal snapshot, for reading. `wanted` is the identifier of the
@@ -97,19 +95,14 @@ impl Qcow2 {
         )
     }
 
-    /// Opens the image in `container` for what it says of itself, without the files that it names and without a key. None
-    /// of its disk can be read if that is encrypted.
+    /// Size of the disk in `container`, in bytes, and what the image says of itself, without opening the files that it
+    /// names and without a key: for one that cannot be opened.
     ///
     /// # Errors
-    /// Those of its header and tables.
-    pub fn open_alone(container: Arc<dyn Disk>, neighbours: &dyn Neighbours) -> Result<Self> {
-        let mut header = read_header(container.as_ref())?;
-        let encryption = header.encryption.take();
-        let (offset, entries) = (header.l1_offset, header.l1_needed());
-        let label = container.label().to_owned();
-        let mut disk = Self::with_table(container, label, header, (offset, entries), neighbours)?;
-        disk.header.encryption = encryption;
-        Ok(disk)
+    /// Those of its header.
+    pub fn describe(container: &dyn Disk) -> Result<(u64, Info)> {
+        let header = read_header(container)?;
+        Ok((header.size, info(container, &header)?))
     }
 
     fn with_table(
@@ -120,6 +113,9 @@ impl Qcow2 {
         neighbours: &dyn Neighbours,
     ) -> Result<Self> {
         let flaw = |flaw: Flaw, at: u64| flaw.of(&label).at(at);
+        if let Some(encryption) = header.encryption {
+            return Err(flaw(Flaw::Encrypted(encryption.name()), 32));
+        }
         let (what, size) = ("first-level table", container.size());
         let l1_bytes = l1_entries.saturating_mul(8);
         if l1_offset.saturating_add(l1_bytes) > size {
@@ -151,13 +147,6 @@ impl Qcow2 {
         })
     }
 
-    fn must_be_readable(&self) -> Result<()> {
-        match self.header.encryption {
-            Some(encryption) => Err(self.flaw(Flaw::Encrypted(encryption.name()), 32)),
-            None => Ok(()),
-        }
-    }
-
     pub(super) fn flaw(&self, flaw: Flaw, offset: u64) -> Error {
         flaw.of(&self.label).at(offset)
     }
@@ -177,7 +166,6 @@ impl Qcow2 {
 
     /// How the guest's bytes from `offset` on are mapped, up to `end` at most and not beyond one second-level table.
     pub(super) fn run(&self, offset: u64, end: u64) -> Result<Run> {
-        self.must_be_readable()?;
         let coverage = self.header.l2_coverage();
         let index = offset / coverage;
         let end = end.min((index + 1).saturating_mul(coverage));

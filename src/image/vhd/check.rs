@@ -9,24 +9,33 @@ use crate::{
 /// Places are held in memory, four bytes each: 32 MiB, for the largest disk in blocks of 256 KiB.
 const MOST_BLOCKS: u64 = 8 << 20;
 
-/// Structure errors and leaks of `image`.
-pub(super) fn check(image: &Vhd) -> Result<Check> {
+/// What a check gives.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) found: Check,
+    /// Where the last structure before the footer ends.
+    pub(super) end: u64,
+}
+
+/// Structure errors and leaks of `image`, whose footer is at `limit`, or which ends there without one.
+pub(super) fn check(image: &Vhd, limit: u64) -> Result<Checked> {
     let container = image.container.as_ref();
     let mut findings = Findings::default();
     for flaw in &image.footers.flaws {
         findings.error(|| flaw.clone());
     }
     let footer = image.footer();
-    // Without a footer at the end, blocks may reach to the end of the file.
-    let limit = image.footers.last.unwrap_or(container.size());
     let Some(blocks) = &image.blocks else {
-        let behind = limit.saturating_sub(image.size());
+        // What a geometry does not count is a part of the disk all the same.
+        let end = image.size().max(footer.current_size);
+        let behind = limit.saturating_sub(end);
         if behind > 0 {
             findings.leak(behind, || {
                 format!("{behind} bytes lie between the end of the disk and the footer")
             });
         }
-        return Ok(findings.into_check());
+        let found = findings.into_check();
+        return Ok(Checked { found, end });
     };
     let mut fixed = vec![
         (0..footer::LENGTH as u64, "the copy of the footer"),
@@ -95,5 +104,6 @@ pub(super) fn check(image: &Vhd) -> Result<Check> {
     if gap >= length {
         findings.leak(gap, || format!("nothing refers to the {gap} bytes at byte {end}"));
     }
-    Ok(findings.into_check())
+    let found = findings.into_check();
+    Ok(Checked { found, end })
 }

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Extent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Named, Neighbours, windows_parent},
+    image::{
+        Check, Format, Image, Info, Mapping, Named, Neighbours,
+        map::{by_extents, push_mapping},
+        windows_parent,
+    },
 };
 use std::{
     fs::File,
@@ -268,7 +272,39 @@ impl Image for Vhd {
         })
     }
 
+    fn map(&self, range: Range<u64>) -> Result<Vec<Mapping>> {
+        if self.blocks.is_none() {
+            return by_extents(self, range);
+        }
+        let length = range.end.saturating_sub(range.start);
+        check_range(self.label(), self.size, range.start, length)?;
+        let mut map = Vec::new();
+        let mut at = range.start;
+        for _ in 0..MOST_EXTENTS {
+            if at >= range.end {
+                break;
+            }
+            let run = self.run(at, range.end)?;
+            let there = run.host.is_some();
+            let mapping = Mapping {
+                start: at,
+                length: run.length,
+                content: if there { Content::Data } else { Content::Hole },
+                present: there,
+                compressed: false,
+                offset: run.host,
+            };
+            push_mapping(&mut map, mapping);
+            at += run.length;
+        }
+        Ok(map)
+    }
+
     fn check(&self) -> Result<Check> {
-        check(self)
+        check(self, self.footer_place()?).map(|checked| checked.found)
+    }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        self.cut_leaks()
     }
 }

@@ -80,9 +80,10 @@ pub(super) fn open(
 ) -> Result<Arc<dyn Disk>> {
     let label = container.label();
     let names = windows_parent::names(&paths(container, header)?);
-    windows_parent::open(label, &names, Format::Vhd.name(), neighbours, |name, parent| {
+    let parent = windows_parent::open(label, &names, Format::Vhd.name(), neighbours, |name, parent| {
         must_be_the_parent(label, header, name, parent)
-    })
+    })?;
+    Ok(parent.disk)
 }
 
 fn must_be_the_parent(label: &str, header: &DynamicHeader, name: &str, parent: &dyn Disk) -> Result<()> {

@@ -58,7 +58,7 @@ impl Vhd {
             let text = "belongs to a machine that is suspended, and an edit would harm it: start that machine and shut it down";
             return refuse(Kind::Unsafe, text);
         }
-        if let Some(error) = check(&disk)?.errors.first() {
+        if let Some(error) = check(&disk, disk.footer_place()?)?.found.errors.first() {
             let text = format!(
                 "is not sound and is not written in place: {error}. `rehome image convert` makes a sound one of it"
             );
@@ -82,6 +82,33 @@ impl Vhd {
             .as_ref()
             .ok_or_else(|| Error::new(Kind::ReadOnly, self.label(), "opened for reading only"))?;
         Ok(writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where the footer is now; the end of the file if there is none.
+    pub(super) fn footer_place(&self) -> Result<u64> {
+        match &self.writer {
+            Some(_) => Ok(self.writer()?.end),
+            None => Ok(self.footers.last.unwrap_or(self.container.size())),
+        }
+    }
+
+    /// Cuts off what nothing refers to before the footer. What lies between blocks stays.
+    pub(super) fn cut_leaks(&self) -> Result<u64> {
+        let mut writer = self.writer()?;
+        let checked = check(self, writer.end)?;
+        if let Some(error) = checked.found.errors.first() {
+            let text = format!("is not sound, and nothing of it is cut off: {error}");
+            return Err(Error::new(Kind::Unsafe, self.label(), text));
+        }
+        if self.blocks.is_none() || checked.end >= writer.end {
+            return Ok(0);
+        }
+        let freed = writer.end - checked.end;
+        self.container.write_at(checked.end, &writer.footer)?;
+        self.container.flush()?;
+        self.container.set_size(checked.end + LENGTH as u64)?;
+        writer.end = checked.end;
+        Ok(freed)
     }
 
     pub(super) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {

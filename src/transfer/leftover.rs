@@ -94,6 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut destination = FileDestination::create(&out, Shape::File).unwrap();
+        let out = Locator::Path(out);
         must_be_worth_resuming(&destination, &out).unwrap();
         mark_as_worthless(&mut destination, "the source has changed").unwrap();
         let error = must_be_worth_resuming(&destination, &out).unwrap_err();

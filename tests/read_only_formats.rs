@@ -269,3 +269,34 @@ fn a_parallels_disk_that_is_in_use_or_lies_says_so() {
     let disk = image::open(Arc::new(MemoryDisk::new("image", leaking)), None, &NoNeighbours).unwrap();
     assert_eq!(disk.check().unwrap().leaked, MIB);
 }
+
+#[test]
+fn formats_that_nobody_reads_here_are_refused_and_name_a_way() {
+    let trailer = [&b"koly\0\0\0\x04\0\0\x02\0"[..], &[0; 500]].concat();
+    let dmg = [vec![7; 5000], trailer].concat();
+    let encase = [&b"EVF\x09\x0d\x0a\xff\x00"[..], &[0; 1000]].concat();
+    for (bytes, expected) in [(dmg, "hdiutil"), (encase, "ewfexport")] {
+        let container = Arc::new(MemoryDisk::new("image", bytes));
+        let error = image::open(container.clone(), None, &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported);
+        assert!(error.to_string().contains(expected), "{error}");
+        image::open(container, Some(Format::Raw), &NoNeighbours).unwrap();
+    }
+    let Some(samples) = std::env::var_os("REHOME_SAMPLES").map(PathBuf::from) else {
+        eprintln!("skipped in part: REHOME_SAMPLES is not set");
+        return;
+    };
+    let packed = samples.join("disk/qemu/simple-dmg.dmg.bz2");
+    let dmg = Command::new("bzip2")
+        .arg("-dc")
+        .arg(packed)
+        .output()
+        .unwrap()
+        .stdout;
+    let encase = std::fs::read(samples.join("disk/plaso/image-split.E01")).unwrap();
+    for bytes in [dmg, encase] {
+        let container = Arc::new(MemoryDisk::new("image", bytes));
+        let error = image::open(container, None, &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported, "{error}");
+    }
+}

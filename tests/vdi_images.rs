@@ -223,7 +223,7 @@ fn a_large_disk_costs_what_its_data_costs() {
             at = extent.range.end;
         }
     }
-    assert!(data >= 65536 && data <= MIB);
+    assert!((65536..=MIB).contains(&data));
     qemu_img(&["info", text(&image)]);
 }
 

@@ -221,7 +221,7 @@ impl Layout {
                     0
                 } else if fixed {
                     place += self.geometry.block;
-                    place - self.geometry.block | state::FULLY_PRESENT
+                    (place - self.geometry.block) | state::FULLY_PRESENT
                 } else {
                     state::ZERO
                 };

@@ -234,6 +234,9 @@ impl Image for Vhd {
                 .to_owned()
         };
         let geometry = footer.geometry;
+        let seconds = i64::try_from(parent::EPOCH).unwrap_or(0) + i64::from(footer.timestamp);
+        let created = jiff::Timestamp::from_second(seconds)
+            .map_or_else(|_| seconds.to_string(), |time| time.to_string());
         let mut details = vec![
             ("creator".to_owned(), text(&footer.creator)),
             (
@@ -255,7 +258,7 @@ impl Image for Vhd {
             ),
             ("current size".to_owned(), footer.current_size.to_string()),
             ("original size".to_owned(), footer.original_size.to_string()),
-            ("created".to_owned(), format!("{} s since 2000", footer.timestamp)),
+            ("created".to_owned(), created),
         ];
         if footer.saved_state {
             details.push(("saved state".to_owned(), "its machine is suspended".to_owned()));

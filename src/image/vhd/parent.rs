@@ -14,7 +14,7 @@ use std::{sync::Arc, time::SystemTime};
 const LONGEST_LOCATOR: u32 = 64 << 10;
 
 /// Seconds from 1970 to 2000, where this format's time begins.
-const EPOCH: u64 = 946_684_800;
+pub(super) const EPOCH: u64 = 946_684_800;
 
 /// FAT keeps the time of a change in steps of two seconds.
 const SAME_TIME: u64 = 2;

@@ -1,5 +1,5 @@
-//! What the targets of formats that are edited in place do with an image: detect it, open it, map it, read it, check it,
-//! write to it.
+//! What the targets of formats that are edited in place do with an image: detect it, open it, map it, read it, check
+//! it, write to it.
 
 use rehome::{
     disk::{Disk, MemoryDisk},

@@ -1,6 +1,6 @@
 //! VHDX: the structures that a file begins with, from the input, in a file of 4 MiB; opened, mapped, read, checked and
-//! written. Input: pieces of 64 KiB at 0, 64 KiB, 128 KiB, 192 KiB, 256 KiB, 1 MiB, 3 MiB, 3 MiB and 64 KiB, 2 MiB; before each is its
-//! length in two bytes.
+//! written. Input: pieces of up to 64 KiB at 0, 64 KiB, 128 KiB, 192 KiB, 256 KiB, 1 MiB, 3 MiB, 3 MiB and 64 KiB,
+//! 2 MiB; before each is its length in two bytes.
 #![no_main]
 
 #[path = "../sealed_vhdx.rs"]

@@ -1,6 +1,6 @@
-//! Logs of a VHDX that was not closed, over one that qemu-img made. Input: entries, each of them its place in the log (one
-//! byte, in sectors), its sequence number, its tail (one byte, in sectors), how many descriptors it has, and for each of
-//! those its kind, the place in the file (two bytes, in sectors) and the byte that it fills its sector with.
+//! Logs of a VHDX that was not closed, over one that qemu-img made. Input: entries, each of them its place in the log
+//! (one byte, in sectors), its sequence number, its tail (one byte, in sectors), how many descriptors it has, and for
+//! each of those its kind, the place in the file (two bytes, in sectors) and the byte that it fills its sector with.
 #![no_main]
 
 #[path = "../patched.rs"]

@@ -31,8 +31,8 @@ pub(super) fn names(paths: &[String]) -> Vec<String> {
 #[derive(Debug)]
 pub(super) struct Parent {
     pub(super) disk: Arc<dyn Disk>,
-    /// It is only stood for: whoever opens the image wants to know what it says of itself, and nothing of the parent can
-    /// be read.
+    /// It is only stood for: whoever opens the image wants to know what it says of itself, and nothing of the parent
+    /// can be read.
     pub(super) absent: bool,
 }
 

@@ -5,7 +5,7 @@ use crate::{
     vhd::{seal, seal_structure},
 };
 use rehome::{
-    disk::{Disk, FileDisk, Kind, MemoryDisk},
+    disk::{FileDisk, Kind, MemoryDisk},
     image::{self, Beside, Check, Format, NoNeighbours, vhd::Vhd},
 };
 use std::{

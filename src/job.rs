@@ -4,6 +4,7 @@ use crate::{
     copy::{Brake, Offload, SystemClock, Windows},
     destination::Cache,
     image::{self, Format},
+    locator::Locator,
     plan::Options,
 };
 use std::path::PathBuf;
@@ -12,11 +13,15 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     /// The disks, in the order in which the old machine had them.
-    pub disks: Vec<PathBuf>,
+    pub disks: Vec<Locator>,
     /// `--source-format`: wins over what the bytes look like.
     pub format: Option<Format>,
     /// `--sector-size`: logical sector in bytes where the file cannot say it (512 unless a table tells otherwise).
     pub sector_size: Option<u32>,
+    /// `-l`: the disk as it was at the time of this snapshot inside its image.
+    pub snapshot: Option<String>,
+    /// `-T none`: files and devices are read past the host's cache.
+    pub directly: bool,
     /// `--overlay-memory`: how many bytes of changes are held in memory before they go to a temporary file.
     pub overlay_memory: u64,
     /// `--temporary-folder`: where that file is made (and at once unlinked).
@@ -32,10 +37,10 @@ pub struct Job {
     pub to: String,
     /// `--driver-db`: a folder with machine files of the user's own.
     pub driver_db: Option<PathBuf>,
-    /// OUT: a file for one disk, a folder for many.
-    pub out: PathBuf,
-    /// `--yes-erase`: the block devices that may be overwritten.
-    pub yes_erase: Vec<PathBuf>,
+    /// OUT: a file for one disk, a folder for many, a block device, or an export of a server.
+    pub out: Locator,
+    /// `--yes-erase`: the block devices and exports that may be overwritten.
+    pub yes_erase: Vec<Locator>,
     /// Format of the disks there.
     pub format: Format,
     /// `--plan`: the saved plan to carry out; refused if the facts are others.
@@ -84,22 +89,18 @@ impl Copying {
 /// A disk image of another format.
 #[derive(Clone, Debug)]
 pub struct ImageJob {
-    /// SRC.
-    pub source: PathBuf,
-    /// `-f`: wins over what the bytes look like.
-    pub source_format: Option<Format>,
-    /// `-T none`: the source is read past the host's cache.
-    pub source_directly: bool,
+    /// SRC, of one disk.
+    pub source: Source,
     /// OUT.
-    pub out: PathBuf,
+    pub out: Locator,
     /// `-O`.
     pub format: Format,
     /// `-o` and `-c`.
     pub options: image::Options,
     /// `-n`: OUT is there already and is written into.
     pub existing: bool,
-    /// `--yes-erase`: the block devices, and with `-n` the file, that may be overwritten.
-    pub yes_erase: Vec<PathBuf>,
+    /// `--yes-erase`: the block devices, the exports, and with `-n` the file, that may be overwritten.
+    pub yes_erase: Vec<Locator>,
     /// How it is copied.
     pub copying: Copying,
     /// `--resume`: go on after a break.

@@ -8,6 +8,8 @@
 //! | [`watch`] | watching and cancelling a long job |
 //! | [`disk`] | bytes at offsets, and what is made of them |
 //! | [`image`] | image formats: raw, qcow2 |
+//! | [`nbd`] | network block devices: the protocol, and a client that is a disk |
+//! | [`locator`] | from words to disks: a path, a device, an export, an archive |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
 //! | [`driver`] | kernel module indexes, initramfs images |
@@ -37,8 +39,10 @@ pub mod fs;
 pub mod guest;
 pub mod image;
 pub mod job;
+pub mod locator;
 pub mod machine;
 pub mod matching;
+pub mod nbd;
 pub mod output;
 pub mod plan;
 pub mod qemu;

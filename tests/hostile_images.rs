@@ -279,10 +279,10 @@ fn backing_files_are_opened_only_beside_the_image_and_never_guessed() {
             .contains("without its format")
     );
     assert!(
-        open("base", Some("vmdk"))
+        open("base", Some("cloop"))
             .unwrap_err()
             .to_string()
-            .contains("\"vmdk\" is not known")
+            .contains("\"cloop\" is not known")
     );
     let error = open("image", Some("qcow2")).unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
@@ -485,13 +485,13 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
     let giant = samples.join("cdi/invalid-qcow-large-memory.img");
     let start = Instant::now();
     let error = image::open(Arc::new(FileDisk::open(&giant).unwrap()), None, &NoNeighbours).unwrap_err();
-    assert_eq!(
-        error.kind,
-        Kind::Unsupported,
-        "it is a VMDK, whatever it is called: {error}"
+    // It is a VMDK, whatever it is called.
+    assert!(
+        error.to_string().contains("has grains of 3456 sectors"),
+        "{error}"
     );
     assert!(start.elapsed() < Duration::from_millis(100));
-    for (sample, name) in [("afl5.img", "VHD"), ("afl9.vmdk", "VMDK")] {
+    for (sample, name) in [("afl5.img", "VHD")] {
         let bytes = Command::new("bzip2")
             .arg("-dc")
             .arg(samples.join(format!("qemu/{sample}.bz2")))

@@ -364,3 +364,92 @@ fn a_new_image_is_empty_and_has_its_size() {
     let said = fails(2, &["create", "-f", "raw", "x"]);
     assert!(said.contains("SIZE"), "{said}");
 }
+
+#[test]
+fn a_snapshot_is_converted_by_its_name() {
+    let (folder, raw) = source();
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", text(&raw), text(&image)]);
+    qemu_img(&["snapshot", "-c", "before", text(&image)]);
+    let output = Command::new("qemu-io")
+        .args(["-f", "qcow2", "-c", "write -P 9 0 1M", text(&image)])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    fails(4, &["compare", text(&raw), text(&image)]);
+    for (index, name) in ["before", "1", "snapshot.name=before"].iter().enumerate() {
+        let out = folder.path().join(index.to_string());
+        done(&["convert", "-l", name, "-O", "raw", text(&image), text(&out)]);
+        done(&["compare", text(&raw), text(&out)]);
+    }
+    let said = fails(
+        1,
+        &[
+            "convert",
+            "-l",
+            "after",
+            text(&image),
+            text(&folder.path().join("x")),
+        ],
+    );
+    assert!(said.contains("before"), "{said}");
+    let said = fails(
+        1,
+        &["convert", "-l", "1", text(&raw), text(&folder.path().join("x"))],
+    );
+    assert!(said.contains("no snapshots"), "{said}");
+}
+
+#[test]
+fn a_new_image_can_stand_on_another_and_a_converted_one_cannot() {
+    let (folder, raw) = source();
+    let top = folder.path().join("top.qcow2");
+    done(&["create", "-f", "qcow2", "-b", "raw", "-F", "raw", text(&top)]);
+    qemu_img(&["check", "-q", "-f", "qcow2", text(&top)]);
+    qemu_img(&[
+        "compare",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "raw",
+        text(&top),
+        text(&raw),
+    ]);
+    done(&["compare", text(&top), text(&raw)]);
+    let info: Value =
+        serde_json::from_str(&done(&["info", "--json", "--backing-chain", text(&top)])).unwrap();
+    assert_eq!(info["images"][0]["backing"]["name"], "raw");
+    assert_eq!(info["images"][0]["backing"]["format"], "raw");
+    assert_eq!(info["images"][1]["virtual_size"], SIZE);
+    let out = folder.path().join("out");
+    let arguments = ["convert", "-O", "qcow2", "-o", "backing_file=raw,backing_fmt=raw"];
+    let said = fails(1, &[&arguments[..], &[text(&raw), text(&out)]].concat());
+    assert!(said.contains("stands alone"), "{said}");
+    let said = fails(
+        1,
+        &["create", "-f", "qcow2", "-b", "gone", "-F", "raw", text(&out)],
+    );
+    assert!(said.contains("gone"), "{said}");
+    let said = fails(1, &["create", "-f", "vmdk", "-b", "raw", "-F", "raw", text(&out)]);
+    assert!(said.contains("backing_file"), "{said}");
+}
+
+#[test]
+fn an_image_that_is_encrypted_still_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.qcow2");
+    let arguments = ["create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x"];
+    let options = [
+        "-o",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+    ];
+    qemu_img(&[&arguments[..], &options, &[text(&image), "8M"]].concat());
+    let info: Value = serde_json::from_str(&done(&["info", "--json", text(&image)])).unwrap();
+    let facts = &info["images"][0];
+    assert_eq!(facts["virtual_size"], 8 * MIB);
+    assert!(
+        facts["encrypted"].is_string() && facts["problem"].is_string(),
+        "{facts}"
+    );
+}

@@ -6,15 +6,16 @@ use super::{
     planning_arguments::PlanningArguments,
     print_json, print_text,
     progress::{Progress, Style},
-    source_arguments::SourceArguments,
+    source_arguments::{SourceArguments, locator},
     wrong_usage,
 };
 use crate::{
     convert::{self, Converted},
     image::Format,
     job::Job,
+    locator::{Locator, is_block_device},
 };
-use std::{os::unix::fs::FileTypeExt as _, path::PathBuf};
+use std::path::PathBuf;
 
 /// Move the system: read it, rewrite it for the target machine, write the result
 ///
@@ -28,17 +29,18 @@ pub(super) struct Arguments {
     #[command(flatten)]
     planning: PlanningArguments,
 
-    /// File for one disk, folder for many (or with a slash at its end), or a block device
-    #[arg(short, long, value_name = "OUT")]
-    output: PathBuf,
+    /// File for one disk, folder for many (or with a slash at its end), a block device, nbd://HOST/EXPORT or
+    /// nbd+unix:///EXPORT?socket=PATH
+    #[arg(short, long, value_name = "OUT", value_parser = locator())]
+    output: Locator,
 
-    /// Format of the disks that are written: qcow2 or raw [default: qcow2, and raw for a block device]
+    /// Format of the disks that are written: qcow2 or raw [default: qcow2, and raw for a block device or an export]
     #[arg(short = 'O', long, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// Name the block device OUT again: all that is on it will be overwritten
-    #[arg(long, value_name = "DEVICE")]
-    yes_erase: Vec<PathBuf>,
+    /// Name the block device or export OUT again: all that is on it will be overwritten
+    #[arg(long, value_name = "DEVICE", value_parser = locator())]
+    yes_erase: Vec<Locator>,
 
     /// Carry out this plan, which `rehome plan -o` saved
     #[arg(long, value_name = "FILE")]
@@ -69,21 +71,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let device = arguments
-        .output
-        .metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let device = match &arguments.output {
+        Locator::Path(path) => path.exists() && is_block_device(path)?,
+        Locator::Nbd(_) => true,
+        Locator::Standard => false,
+    };
     if !arguments.yes_erase.is_empty() && !device {
         let text = format!(
-            "--yes-erase is for a block device, and {} is none",
-            arguments.output.display()
+            "--yes-erase is for a block device or an export, and {} is none",
+            arguments.output
         );
         wrong_usage("convert", text);
     }
     if device && arguments.format == Some(Format::Qcow2) {
         wrong_usage(
             "convert",
-            "a block device holds a raw disk: leave -O out, or say -O raw",
+            "a block device or an export holds a raw disk: leave -O out, or say -O raw",
         );
     }
     let job = Job {

@@ -1,21 +1,24 @@
 //! Jobs on disk images, whatever is in them: another format, a new one, leaks given back.
 
-use super::{digest_of, in_place};
+use super::{
+    digest_of, in_place, no_second_time,
+    products::must_fit_a_device,
+    verifying::{self, Stoppable},
+};
 use crate::{
     copy::{self, Identity},
-    destination::{
-        self, BlockDeviceDestination, Destination, ExistingDestination, FileDestination, Shape, share_a_disk,
-    },
+    destination::{self, Destination, DeviceDestination, ExistingDestination, FileDestination, Shape},
     disk::{self, Digest, Error, Kind, Overlay, Result},
-    image::{self, Beside, Check, Files, Format, Image},
+    image::{self, Beside, Check, Files, Format},
     job::ImageJob,
+    locator::{Locator, is_block_device},
     output::{Report, SourceFacts},
+    source::Opened,
     transfer::{self, Product, Stages, resumable},
     undo,
     watch::Watch,
 };
 use std::{
-    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf, absolute},
     sync::Arc,
 };
@@ -34,75 +37,91 @@ pub enum ImageConverted {
 /// # Errors
 /// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
 pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted> {
-    let mut stages = Stages::new(watch);
+    let watch = Stoppable::new(watch);
+    let mut stages = Stages::new(&watch);
     let mut report = Report::new("image convert");
-    let source = open_source(job)?;
+    must_stand_alone(job)?;
+    let opened = Opened::open(&job.source, &watch)?;
+    if job.resume && !opened.lasts() {
+        return Err(no_second_time());
+    }
+    let (source, format) = opened.the_disk()?;
     report.sources.push(SourceFacts {
         disk: source.label().to_owned(),
-        format: source.format().to_string(),
+        format: format.to_string(),
         size: source.size(),
         sector_size: source.sector_size(),
         table: None,
     });
-    let source_digest = copy::source_identity(&[&job.source])?;
+    report.packages = opened.packages();
+    report.warnings.extend_from_slice(opened.remarks());
+    let source_digest = opened.identity()?;
     let identity = Identity {
-        plan: plan_digest(job, source.format())?,
+        plan: plan_digest(job, format)?,
         source: source_digest,
         size: source.size(),
     };
     let (mut destination, name) = open_destination(job)?;
     transfer::must_be_worth_resuming(&*destination, &job.out)?;
+    report.warnings.extend(destination.remarks());
+    let out = match job.out.path() {
+        Some(path) => Some(absolute(path).map_err(|error| Error::io(path.display().to_string(), error))?),
+        None => None,
+    };
     let product = Product {
         name: &name,
         format: job.format,
         options: job.options.clone(),
-        out: Some(absolute(&job.out).map_err(|error| Error::io(job.out.display().to_string(), error))?),
+        out,
         existing: job.existing,
         verify: job.verify,
     };
     let brake = job.copying.brake();
-    let written = transfer::write_disk(
-        &*source,
-        &product,
-        &identity,
-        &job.copying,
-        brake.as_ref(),
-        &mut *destination,
-        &mut stages,
-    );
-    let written = match written {
-        Ok(written) => written,
-        Err(error) => {
-            let still_needed = copy::survey(&*source).map_or(0, |survey| survey.data);
-            let error = destination::explain_full(error, &*destination, still_needed);
-            return Err(resumable(error, &*destination));
-        }
-    };
+    let written = verifying::beside(&opened, &watch, || {
+        transfer::write_disk(
+            &**source,
+            &product,
+            &identity,
+            &job.copying,
+            brake.as_ref(),
+            &mut *destination,
+            &mut stages,
+        )
+    });
+    let written = verifying::worth_keeping(written, &mut *destination)?;
+    let written = written.map_err(|error| {
+        let still_needed = copy::survey(&**source).map_or(0, |survey| survey.data);
+        let error = destination::explain_full(error, &*destination, still_needed);
+        resumable(error, destination.leftover())
+    })?;
     let verified = written.verified;
     report.disks.push(written);
     report.stages = stages.end();
-    if copy::source_identity(&[&job.source])? != source_digest {
+    report.manifests_are_verified();
+    if opened.identity()? != source_digest {
         transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";
-        return Err(Error::new(Kind::Unsafe, job.source.display().to_string(), text));
+        return Err(Error::new(Kind::Unsafe, "the source", text));
     }
     if job.verify && !verified {
         transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(ImageConverted::Different(Box::new(report)));
     }
-    destination.publish()?;
+    let leftover = destination.leftover();
+    destination
+        .publish()
+        .map_err(|error| resumable(error, leftover))?;
     Ok(ImageConverted::Done(Box::new(report)))
 }
 
-fn open_source(job: &ImageJob) -> Result<Arc<dyn Image>> {
-    let container = if job.source_directly {
-        disk::open_source_directly(&job.source)?
-    } else {
-        disk::open_source(&job.source, None)?
-    };
-    let format = image::format_at(&job.source, &*container, job.source_format)?;
-    image::open(container, Some(format), &Beside::new(&job.source))
+/// Zeros are left out of what is converted, and would show what lies below.
+fn must_stand_alone(job: &ImageJob) -> Result<()> {
+    if !job.options.words.iter().any(|(name, _)| name == "backing_file") {
+        return Ok(());
+    }
+    let text = "a converted image stands alone; `rehome image create -b` makes one that stands on another";
+    Err(Error::new(Kind::Unsupported, "-o backing_file", text))
 }
 
 /// What a resumed run must have in common with the first one: all that decides a byte of the result.
@@ -112,31 +131,38 @@ fn plan_digest(job: &ImageJob, source: Format) -> Result<Digest> {
         job.options.compress,
         job.copying.sparse,
         job.existing,
+        &job.source.snapshot,
     );
     digest_of("job", &("image convert", source, job.format, options))
 }
 
 /// The destination, begun or resumed, and what the image is called there.
 fn open_destination(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
-    let label = job.out.display().to_string();
-    let out = absolute(&job.out).map_err(|error| Error::io(&*label, error))?;
+    let label = job.out.to_string();
+    let path = match &job.out {
+        Locator::Path(path) if path.exists() && is_block_device(path)? => return on_device(job),
+        Locator::Path(path) => path,
+        Locator::Nbd(_) => return on_device(job),
+        Locator::Standard => {
+            let text = "cannot be written to: name a file";
+            return Err(Error::new(Kind::Unsupported, "standard output", text));
+        }
+    };
+    let out = absolute(path).map_err(|error| Error::io(&*label, error))?;
     let Some(name) = out.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
         let text = "is no name for a file that can be made: give OUT a name in UTF-8";
         return Err(Error::new(Kind::Unsupported, label, text));
     };
-    if is_same_file(&job.source, &out) {
+    let mut sources = job.source.disks.iter().filter_map(Locator::path);
+    if sources.any(|source| is_same_file(source, &out)) {
         let text = "is the source, which is never written: name another file";
         return Err(Error::new(Kind::Unsafe, label, text));
     }
-    let metadata = out.metadata().ok();
-    if metadata.is_some_and(|metadata| metadata.file_type().is_block_device()) {
-        return Ok((on_device(job, out)?, name));
-    }
     let destination: Box<dyn Destination> = match (job.existing, job.resume) {
-        (true, false) => Box::new(ExistingDestination::create(&job.out, &job.yes_erase)?),
-        (true, true) => Box::new(ExistingDestination::resume(&job.out, &job.yes_erase)?),
-        (false, false) => Box::new(FileDestination::create(&job.out, Shape::File)?),
-        (false, true) => Box::new(FileDestination::resume(&job.out, Shape::File)?),
+        (true, false) => Box::new(ExistingDestination::create(path, &job.yes_erase)?),
+        (true, true) => Box::new(ExistingDestination::resume(path, &job.yes_erase)?),
+        (false, false) => Box::new(FileDestination::create(path, Shape::File)?),
+        (false, true) => Box::new(FileDestination::resume(path, Shape::File)?),
     };
     Ok((destination, name))
 }
@@ -148,26 +174,16 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-fn on_device(job: &ImageJob, device: PathBuf) -> Result<Box<dyn Destination>> {
-    let label = job.out.display().to_string();
-    if job.format != Format::Raw {
-        let text = format!("a block device holds raw disks, not {}: say -O raw", job.format);
-        return Err(Error::new(Kind::Unsupported, label, text));
-    }
-    if share_a_disk(&job.source, &device) {
-        let text = format!(
-            "is on the same disk as the source {}, which would be overwritten",
-            job.source.display()
-        );
-        return Err(Error::new(Kind::Unsafe, label, text));
-    }
+fn on_device(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
     let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
-    let devices = [device];
-    Ok(if job.resume {
-        Box::new(BlockDeviceDestination::resume(&devices, &job.yes_erase, &folder)?)
+    must_fit_a_device(&job.out, job.format, &job.source)?;
+    let devices = [job.out.clone()];
+    let destination = if job.resume {
+        DeviceDestination::resume(&devices, &job.yes_erase, &folder)?
     } else {
-        Box::new(BlockDeviceDestination::create(&devices, &job.yes_erase, &folder)?)
-    })
+        DeviceDestination::create(&devices, &job.yes_erase, &folder)?
+    };
+    Ok((Box::new(destination), job.out.short_name()))
 }
 
 /// Makes an image of a disk without data; on a backing file that is the disk of that.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
+    locator::Locator,
 };
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::{
@@ -37,7 +38,7 @@ impl ExistingDestination {
     ///
     /// # Errors
     /// [`Kind::Unsafe`] if it is not named again, or somebody works with it.
-    pub fn create(out: &Path, yes_erase: &[PathBuf]) -> Result<Self> {
+    pub fn create(out: &Path, yes_erase: &[Locator]) -> Result<Self> {
         Self::new(out, yes_erase, false)
     }
 
@@ -45,13 +46,13 @@ impl ExistingDestination {
     ///
     /// # Errors
     /// As [`ExistingDestination::create`]; [`Kind::NotFound`] if no run was broken off there.
-    pub fn resume(out: &Path, yes_erase: &[PathBuf]) -> Result<Self> {
+    pub fn resume(out: &Path, yes_erase: &[Locator]) -> Result<Self> {
         Self::new(out, yes_erase, true)
     }
 
-    fn new(out: &Path, yes_erase: &[PathBuf], resume: bool) -> Result<Self> {
+    fn new(out: &Path, yes_erase: &[Locator], resume: bool) -> Result<Self> {
         let label = out.display().to_string();
-        if !yes_erase.iter().any(|named| named == out) {
+        if !yes_erase.iter().any(|named| named.path() == Some(out)) {
             let text =
                 format!("the disk in it would be overwritten: say --yes-erase {label} if that is meant");
             return Err(Error::new(Kind::Unsafe, label, text));
@@ -196,7 +197,7 @@ mod tests {
             size: 3 << 20,
         };
         let mut destination =
-            Box::new(ExistingDestination::create(&out, std::slice::from_ref(&out)).unwrap());
+            Box::new(ExistingDestination::create(&out, &[Locator::Path(out.clone())]).unwrap());
         let (container, ledger) = destination.disk("disk.raw", 0, &identity).unwrap();
         assert!(container.fresh && !container.blank);
         let sink = DiskSink::new(container.disk, container.blank);

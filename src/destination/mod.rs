@@ -4,8 +4,8 @@
 //! renamed together by [`Destination::publish`]. A run that breaks leaves a work folder that can be resumed, or
 //! nothing.
 
-mod block_device;
 mod cache;
+mod device;
 mod existing;
 mod file;
 mod in_use;
@@ -13,8 +13,8 @@ mod publish;
 mod space;
 mod work_folder;
 
-pub use block_device::BlockDeviceDestination;
 pub use cache::Cache;
+pub use device::DeviceDestination;
 pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::{in_use, share_a_disk};
@@ -58,6 +58,10 @@ pub trait Destination: Debug + Send {
     fn keep(&mut self, name: &str, contents: &[u8]) -> Result<()>;
     /// What [`Destination::keep`] kept in the run that is resumed.
     fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// What somebody should know of the place that is written to.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

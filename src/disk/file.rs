@@ -82,6 +82,16 @@ impl FileDisk {
         })
     }
 
+    /// The same disk, called `label` and not to be written any more.
+    #[must_use]
+    pub(super) fn into_source(self, label: String) -> Self {
+        Self {
+            label,
+            writable: false,
+            ..self
+        }
+    }
+
     /// Large pieces go past the host's cache from now on, where the filesystem of `path`, by which this disk was opened,
     /// has a way for that. `docs/performance.md` says when that wins.
     #[must_use]

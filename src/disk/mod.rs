@@ -18,6 +18,7 @@ mod overlay_map;
 mod recorder;
 mod sink;
 mod spill;
+mod spool;
 mod unflushed;
 
 pub use aligned::{ALIGNMENT, AlignedBuffer};
@@ -32,6 +33,7 @@ pub use memory::MemoryDisk;
 pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
 pub use sink::{DiskSink, Sink};
+pub use spool::spool;
 pub use unflushed::Unflushed;
 
 use std::{fmt::Debug, fs::File, ops::Range};

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, qcow2, raw, vdi, vhd, vhdx};
+use super::{Format, ova, qcow2, raw, vdi, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -136,10 +136,11 @@ pub trait Files {
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
         Format::Raw => shape.size,
-        Format::Qcow2 => 0,
         Format::Vhd => vhd::initial_size(shape),
         Format::Vhdx => vhdx::initial_size(shape),
+        Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
         Format::Vdi => vdi::initial_size(shape),
+        Format::Qcow | Format::Parallels => 0,
     }
 }
 
@@ -154,6 +155,19 @@ pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
         Format::Vhd => vhd::sink(shape, files),
         Format::Vhdx => vhdx::sink(shape, files),
         Format::Vdi => vdi::sink(shape, files),
+        Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
+        Format::Ova => {
+            let options = ova::Options::from_words(&shape.options)?;
+            Ok(Box::new(ova::create(shape.size, &options, files)?))
+        }
+        Format::Ovf => {
+            let text = "a package is written as one archive: -O ova";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
+        Format::Qcow | Format::Parallels => {
+            let text = "is a format that is read, and not made: choose qcow2";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
     }
 }
 

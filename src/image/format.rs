@@ -14,15 +14,36 @@ pub enum Format {
     /// VHD, which qemu calls vpc.
     #[serde(rename = "vpc")]
     Vhd,
-    /// VHDX.
-    Vhdx,
     /// VDI, of VirtualBox.
     Vdi,
+    /// VHDX.
+    Vhdx,
+    /// VMware's disks, of all kinds.
+    Vmdk,
+    /// A package of the Open Virtualization Format in one archive.
+    Ova,
+    /// The descriptor of such a package in a folder.
+    Ovf,
+    /// qcow, version 1. Only read.
+    Qcow,
+    /// Parallels HDD. Only read.
+    Parallels,
 }
 
 impl Format {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vdi];
+    pub const ALL: &[Self] = &[
+        Self::Raw,
+        Self::Qcow2,
+        Self::Vmdk,
+        Self::Vhd,
+        Self::Vhdx,
+        Self::Vdi,
+        Self::Ova,
+        Self::Ovf,
+        Self::Qcow,
+        Self::Parallels,
+    ];
 
     /// As `qemu-img -f` spells it.
     pub fn name(self) -> &'static str {
@@ -30,8 +51,13 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vhd => "vpc",
-            Self::Vhdx => "vhdx",
             Self::Vdi => "vdi",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+            Self::Ova => "ova",
+            Self::Ovf => "ovf",
+            Self::Qcow => "qcow",
+            Self::Parallels => "parallels",
         }
     }
 }

@@ -14,6 +14,15 @@ pub trait Neighbours {
     /// Opens `name` for reading. `format` as the image declares it; never probed.
     fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>>;
 
+    /// Opens `name`, which holds a part of an image that is edited where it lies, for reading and writing: its bare
+    /// bytes.
+    ///
+    /// # Errors
+    /// Those of the file; [`Kind::Unsupported`] from who cannot follow an edit into a second file.
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        only_one_file(name)
+    }
+
     /// What there is to open, for images that know another file by what is in it and have no name for it.
     ///
     /// # Errors
@@ -21,6 +30,12 @@ pub trait Neighbours {
     fn names(&self) -> Result<Vec<Vec<u8>>> {
         Ok(Vec::new())
     }
+}
+
+fn only_one_file(name: &[u8]) -> Result<Arc<dyn Disk>> {
+    let text = "holds a part of the image, and an edit where it lies reaches only one file here: convert it to an image \
+                that is one file";
+    Err(Error::new(Kind::Unsupported, String::from_utf8_lossy(name), text))
 }
 
 /// No file may be opened.
@@ -43,10 +58,12 @@ pub struct Beside {
     folder: PathBuf,
     allowed: Vec<PathBuf>,
     depth: usize,
+    writing: bool,
 }
 
-/// Longer chains exist only where nobody ever commits; one that runs in a circle has no end.
-const LONGEST_CHAIN: usize = 16;
+/// VMware allows 32 snapshots of a disk; longer chains exist only where nobody ever commits, and one that runs in a circle
+/// has no end.
+const LONGEST_CHAIN: usize = 40;
 
 impl Beside {
     /// The folder that holds `image`.
@@ -56,6 +73,7 @@ impl Beside {
             folder: folder.unwrap_or(Path::new(".")).to_owned(),
             allowed: Vec::new(),
             depth: 0,
+            writing: false,
         }
     }
 
@@ -64,6 +82,44 @@ impl Beside {
     pub fn allowing(mut self, folder: &Path) -> Self {
         self.allowed.push(folder.to_owned());
         self
+    }
+
+    /// Further files of an image that is written may be written as well: the user has named it to be written. What it
+    /// stands on is still only read.
+    #[must_use]
+    pub fn writing(mut self) -> Self {
+        self.writing = true;
+        self
+    }
+
+    /// Where the file is that an image names, if it may be opened.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Unsupported`] for one that lies elsewhere or is no regular file.
+    pub fn place(&self, name: &[u8]) -> Result<PathBuf> {
+        let text = String::from_utf8_lossy(name).into_owned();
+        let refuse = |why: String| Err(Error::new(Kind::Unsupported, &*text, why));
+        let path = Path::new(OsStr::from_bytes(name.strip_prefix(b"file:").unwrap_or(name)));
+        let path = self.folder.join(path);
+        let path = path.canonicalize().map_err(|error| Error::io(&*text, error))?;
+        let mut folders = std::iter::once(&self.folder).chain(&self.allowed);
+        let is_allowed = folders.any(|folder| {
+            let folder = folder.canonicalize().ok();
+            folder.is_some() && path.parent() == folder.as_deref()
+        });
+        if !is_allowed {
+            return refuse(format!(
+                "is named by the image, but lies outside {}; only files beside the image are opened. Move it there, or \
+                 make one image of both with `qemu-img convert`",
+                self.folder.display()
+            ));
+        }
+        // Not a pipe, which would wait forever.
+        let metadata = path.metadata().map_err(|error| Error::io(&*text, error))?;
+        if !metadata.is_file() {
+            return refuse("is named by the image, but is no regular file".to_owned());
+        }
+        Ok(path)
     }
 }
 
@@ -95,24 +151,7 @@ impl Neighbours for Beside {
     fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
         let text = String::from_utf8_lossy(name).into_owned();
         let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));
-        let path = Path::new(OsStr::from_bytes(name.strip_prefix(b"file:").unwrap_or(name)));
-        let path = self.folder.join(path);
-        let path = path.canonicalize().map_err(|error| Error::io(&*text, error))?;
-        let mut folders = std::iter::once(&self.folder).chain(&self.allowed);
-        let is_allowed = folders.any(|folder| {
-            let folder = folder.canonicalize().ok();
-            folder.is_some() && path.parent() == folder.as_deref()
-        });
-        if !is_allowed {
-            return refuse(
-                Kind::Unsupported,
-                format!(
-                    "is named as a backing file, but lies outside {}; only files beside the image are opened. Move it \
-                     there, or make one image of both with `qemu-img convert`",
-                    self.folder.display()
-                ),
-            );
-        }
+        let path = self.place(name)?;
         if self.depth >= LONGEST_CHAIN {
             return refuse(
                 Kind::Corrupt,
@@ -133,23 +172,20 @@ impl Neighbours for Beside {
             Ok(format) => format,
             Err(error) => return refuse(Kind::Unsupported, error),
         };
-        // Not a pipe, which would wait forever.
-        if !path
-            .metadata()
-            .map_err(|error| Error::io(&*text, error))?
-            .is_file()
-        {
-            return refuse(
-                Kind::Unsupported,
-                "is named as a backing file, but is no regular file".to_owned(),
-            );
-        }
         // Names are relative to the file that holds them.
         let beside = Self {
             folder: path.parent().unwrap_or(&self.folder).to_owned(),
             allowed: [std::slice::from_ref(&self.folder), &self.allowed].concat(),
             depth: self.depth + 1,
+            writing: false,
         };
         Ok(open(Arc::new(FileDisk::open(&path)?), Some(format), &beside)?)
+    }
+
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        if !self.writing {
+            return only_one_file(name);
+        }
+        Ok(Arc::new(FileDisk::open_writable(&self.place(name)?)?))
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     disk::Digest,
     guest::Guest,
+    image::ova::Hardware,
     plan::Plan,
     rewrite::Change,
     volume::{Partition, TableKind},
@@ -24,6 +25,9 @@ pub struct Report {
     pub command: String,
     /// The disks it was given, in order.
     pub sources: Vec<SourceFacts>,
+    /// What the packages among them say of themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageFacts>,
     /// The volumes that were found on them.
     pub volumes: Vec<VolumeFacts>,
     /// Every installed system.
@@ -60,6 +64,29 @@ pub struct SourceFacts {
     pub sector_size: u32,
     /// Its partition table.
     pub table: Option<TableKind>,
+}
+
+/// A package that disks were read from: an OVA, or an OVF in a folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackageFacts {
+    /// As it was named.
+    pub package: String,
+    /// The machine that it describes.
+    pub hardware: Hardware,
+    /// What became of its digests.
+    pub manifest: ManifestState,
+}
+
+/// What is known of a package by its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ManifestState {
+    /// There is none.
+    Absent,
+    /// There is one, and nobody has compared it: that takes reading all of the package.
+    NotRead,
+    /// Every file has the digest that is written there.
+    Verified,
 }
 
 /// A volume that was found.
@@ -129,6 +156,15 @@ pub struct StageTime {
 }
 
 impl Report {
+    /// Every file of every package has the digest of its manifest, where there is one.
+    pub fn manifests_are_verified(&mut self) {
+        for package in &mut self.packages {
+            if package.manifest == ManifestState::NotRead {
+                package.manifest = ManifestState::Verified;
+            }
+        }
+    }
+
     /// Nothing yet.
     pub fn new(command: &str) -> Self {
         Self {
@@ -136,6 +172,7 @@ impl Report {
             program: concat!("rehome ", env!("CARGO_PKG_VERSION")).to_owned(),
             command: command.to_owned(),
             sources: Vec::new(),
+            packages: Vec::new(),
             volumes: Vec::new(),
             guests: Vec::new(),
             warnings: Vec::new(),
@@ -161,6 +198,18 @@ impl fmt::Display for Report {
                 f,
                 "{}: {}, {size}, sectors of {sector}, {table}",
                 source.disk, source.format
+            )?;
+        }
+        for package in &self.packages {
+            let manifest = match package.manifest {
+                ManifestState::Absent => "has no manifest",
+                ManifestState::NotRead => "its manifest was not compared",
+                ManifestState::Verified => "every file is as its manifest says",
+            };
+            writeln!(
+                f,
+                "{}: {manifest}; describes {}",
+                package.package, package.hardware
             )?;
         }
         for volume in &self.volumes {

@@ -3,8 +3,8 @@
 use crate::{
     destination::{Destination, Leftover},
     disk::{Error, Kind, Result},
+    locator::Locator,
 };
-use std::path::Path;
 
 /// Name under which a destination keeps why a run is not to be gone on with.
 const WORTHLESS: &str = "different";
@@ -15,7 +15,7 @@ pub(crate) fn mark_as_worthless(destination: &mut dyn Destination, why: &str) ->
 }
 
 /// Refuses to go on with what was marked so.
-pub(crate) fn must_be_worth_resuming(destination: &dyn Destination, out: &Path) -> Result<()> {
+pub(crate) fn must_be_worth_resuming(destination: &dyn Destination, out: &Locator) -> Result<()> {
     let Some(why) = destination.kept(WORTHLESS)? else {
         return Ok(());
     };
@@ -23,7 +23,7 @@ pub(crate) fn must_be_worth_resuming(destination: &dyn Destination, out: &Path) 
         "cannot be gone on with: {}; remove the work folder beside it and start again",
         String::from_utf8_lossy(&why)
     );
-    Err(Error::new(Kind::Unsafe, out.display().to_string(), text))
+    Err(Error::new(Kind::Unsafe, out.to_string(), text))
 }
 
 /// Name under which a destination keeps the run of the host in which it was written without flushes.
@@ -51,9 +51,9 @@ fn this_boot() -> Vec<u8> {
     std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
-pub(crate) fn resumable(error: Error, destination: &dyn Destination) -> Error {
-    match destination.leftover() {
+/// Says of a broken copy that it can be gone on with, where `leftover` tells that. A full destination says so itself.
+pub(crate) fn resumable(error: Error, leftover: Leftover) -> Error {
+    match leftover {
         Leftover::Resumable(folder) if error.kind != Kind::Full => {
             let text = format!(
                 "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",

@@ -128,7 +128,7 @@ fn into_existing(
 ) -> Result<Box<dyn Sink>> {
     let disk = cached(container.disk.clone(), copying.cache);
     let out = product.out.clone().unwrap_or_default();
-    let image = image::open_writable(disk, product.format, &Beside::new(&out))?;
+    let image = image::open_writable(disk, product.format, &Beside::new(&out).writing())?;
     if image.size() < size {
         let text = format!(
             "holds a disk of {} bytes, {size} are needed: make a larger image, or leave -n out",

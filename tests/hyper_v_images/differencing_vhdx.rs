@@ -219,8 +219,9 @@ fn sectors_come_from_the_disk_or_from_its_parent() {
                 })
                 .sum();
             assert_eq!(own, count as u64);
-            let alone = image::open_alone(&path, None).unwrap();
-            assert_eq!(alone.info().unwrap().backing.unwrap().name, "parent.vhdx");
+            let said = image::Described::alone(&path, None).unwrap();
+            assert_eq!((said.size, said.sector_size), (size, sector));
+            assert_eq!(said.info.backing.unwrap().name, "parent.vhdx");
             for at in (0..size as usize - 9000).step_by(77_777) {
                 let mut bytes = vec![0; 8777];
                 disk.read_at(at as u64, &mut bytes).unwrap();

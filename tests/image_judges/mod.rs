@@ -34,7 +34,12 @@ pub fn qemu_img(arguments: &[&str]) -> String {
 
 #[track_caller]
 pub fn qemu_io(commands: &[&str], image: &Path) {
-    let mut arguments = vec!["-f", "qcow2"];
+    qemu_io_as("qcow2", commands, image);
+}
+
+#[track_caller]
+pub fn qemu_io_as(format: &str, commands: &[&str], image: &Path) {
+    let mut arguments = vec!["-f", format];
     for command in commands {
         arguments.extend(["-c", command]);
     }

@@ -5,13 +5,14 @@ use super::{
     progress::{Progress, Style},
 };
 use crate::{
-    cli::{copying_arguments::CopyingArguments, wrong_usage},
+    cli::{copying_arguments::CopyingArguments, source_arguments::locator, wrong_usage},
     convert::{self, ImageConverted},
     copy::Offload,
     image::{self, Format},
-    job::ImageJob,
+    job::{ImageJob, Source},
+    locator::{Locator, is_block_device},
 };
-use std::{os::unix::fs::FileTypeExt as _, path::PathBuf};
+use std::path::PathBuf;
 
 /// Write the disk of an image into an image of another format; what is in it stays as it is
 ///
@@ -19,17 +20,21 @@ use std::{os::unix::fs::FileTypeExt as _, path::PathBuf};
 /// 0 done; 1 failed; 4 what was read back is not what was written.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Image or block device; opened read-only
-    #[arg(value_name = "SRC")]
-    source: PathBuf,
+    /// Image, block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input; opened read-only
+    #[arg(value_name = "SRC", value_parser = locator())]
+    source: Locator,
 
-    /// File that is made, or block device
-    #[arg(value_name = "OUT")]
-    out: PathBuf,
+    /// File that is made, block device, or export of a server
+    #[arg(value_name = "OUT", value_parser = locator())]
+    out: Locator,
 
     /// Format of SRC, whatever its first bytes are
     #[arg(short = 'f', long, value_name = "FORMAT")]
     source_format: Option<Format>,
+
+    /// The disk of SRC as it was at the time of this snapshot, by identifier or name
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
 
     /// Format of OUT
     #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw")]
@@ -67,9 +72,13 @@ pub(super) struct Arguments {
     #[arg(short = 'n', long)]
     existing: bool,
 
-    /// Name OUT again if it is a block device, or there already: the disk on it will be overwritten
-    #[arg(long, value_name = "OUT")]
-    yes_erase: Vec<PathBuf>,
+    /// Name OUT again if it is a block device, an export, or there already: the disk on it will be overwritten
+    #[arg(long, value_name = "OUT", value_parser = locator())]
+    yes_erase: Vec<Locator>,
+
+    /// Folder for what must be kept to be read at any place, which has no name there [default: $TMPDIR or /tmp]
+    #[arg(long, value_name = "DIR")]
+    temporary_folder: Option<PathBuf>,
 
     /// Go on where an earlier run was broken off
     #[arg(long)]
@@ -117,19 +126,31 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         (_, true) => Offload::Never,
         _ => Offload::Share,
     };
-    let metadata = arguments.out.metadata();
-    let device = metadata.is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let device = match &arguments.out {
+        Locator::Path(path) => path.exists() && is_block_device(path)?,
+        Locator::Nbd(_) => true,
+        Locator::Standard => false,
+    };
     if !arguments.yes_erase.is_empty() && !device && !arguments.existing {
         let text = format!(
-            "--yes-erase is for a block device, or for an image that is written into with -n, and {} is neither",
-            arguments.out.display()
+            "--yes-erase is for a block device, an export, or an image that is written into with -n, and {} is none of \
+             these",
+            arguments.out
         );
         wrong_usage("image", text);
     }
     let job = ImageJob {
-        source: arguments.source.clone(),
-        source_format: arguments.source_format,
-        source_directly: arguments.source_cache == "none",
+        source: Source {
+            disks: vec![arguments.source.clone()],
+            format: arguments.source_format,
+            snapshot: arguments.snapshot.as_deref().map(snapshot_name),
+            directly: arguments.source_cache == "none",
+            temporary_folder: arguments
+                .temporary_folder
+                .clone()
+                .unwrap_or_else(std::env::temp_dir),
+            ..Source::default()
+        },
         out: arguments.out.clone(),
         format: arguments.format,
         options,
@@ -163,4 +184,12 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         }
     }
     Ok(outcome)
+}
+
+/// qemu-img has `snapshot.id=` and `snapshot.name=` before it, or nothing.
+fn snapshot_name(text: &str) -> String {
+    let name = text.strip_prefix("snapshot.id=");
+    name.or_else(|| text.strip_prefix("snapshot.name="))
+        .unwrap_or(text)
+        .to_owned()
 }

@@ -2,6 +2,7 @@
 
 use super::{
     check::{check, repair_leaks},
+    cluster::unpack,
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
     info::info,
@@ -9,12 +10,11 @@ use super::{
     l2_table::{self, Mapping, mapping_at},
     map::map,
     snapshot,
-    unpacked::Unpacked,
     write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{self, Check, Format, Image, Info, Neighbours},
+    image::{self, Check, Format, Image, Info, Neighbours, unpacked::Unpacked},
 };
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ pub struct Qcow2 {
     /// As many entries as the guest's disk needs; fewer for an old snapshot of a disk that has grown.
     pub(super) l1: RwLock<Vec<u64>>,
     pub(super) tables: L2Cache,
-    pub(super) unpacked: Unpacked,
+    unpacked: Unpacked,
 }
 
 /// A run of the guest's bytes that is mapped one way.
@@ -215,6 +215,22 @@ impl Qcow2 {
         })
     }
 
+    /// Fills `buffer` with what unpacks from `length` bytes at `host`, from `within` on.
+    fn read_compressed(&self, host: u64, length: u64, within: usize, buffer: &mut [u8]) -> Result<()> {
+        let size = usize::try_from(self.header.cluster_size()).unwrap_or(0);
+        self.unpacked.read(host, size, within, buffer, |cluster| {
+            // The last sector need not be there wholly.
+            let available = self.container.size().saturating_sub(host).min(length);
+            if available == 0 {
+                self.must_exist("compressed cluster", host, 1)?;
+            }
+            // Two clusters at most, by the width of the field.
+            let mut packed = vec![0; usize::try_from(available).unwrap_or(0)];
+            self.container.read_at(host, &mut packed)?;
+            unpack(self.header.compression, &packed, cluster).map_err(|flaw| self.flaw(flaw, host))
+        })
+    }
+
     fn read_backing(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let Some(backing) = &self.backing else {
             buffer.fill(0);
@@ -243,7 +259,7 @@ impl Qcow2 {
             }
             Mapping::Compressed { host, length } => {
                 let within = usize::try_from(offset % self.header.cluster_size()).unwrap_or(0);
-                self.read_compressed((host, length), within, buffer)
+                self.read_compressed(host, length, within, buffer)
             }
         }
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub(super) enum Flaw {
     #[error("is no qcow2 image: its magic is not \"QFI\\xfb\"")]
     Magic,
-    #[error("is qcow version {0}; 1, 2 and 3 are handled: `qemu-img convert -O qcow2` makes one")]
+    #[error("is qcow version {0}; qcow2 is 2 and 3 (and version 1 is the format qcow)")]
     Version(u32),
     #[error("has clusters of 2^{0} bytes; 2^9 to 2^21 are possible (2^14 and more with extended L2 entries)")]
     ClusterBits(u32),

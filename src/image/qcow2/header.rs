@@ -267,20 +267,30 @@ impl Header {
             put_u32_be(&mut bytes, 100, LENGTH_3_COMPRESSION)?;
             put_u8(&mut bytes, 104, u8::from(self.compression == Compression::Zstd))?;
         }
+        if let Some(format) = &self.backing_format {
+            extension::push(&mut bytes, extension::BACKING_FORMAT, format.as_bytes());
+        }
         if let Some(name) = &self.data_name {
             extension::push(&mut bytes, extension::DATA_FILE_NAME, name);
         }
         if self.version > 2 {
             let names = extension::feature_names();
             // Clusters of 512 bytes have no room for them beside a long name; they only serve messages.
-            if bytes.len() + names.len() + 16 <= 1 << self.cluster_bits {
+            let backing = self.backing_name.as_ref().map_or(0, Vec::len);
+            if bytes.len() + names.len() + backing + 16 <= 1 << self.cluster_bits {
                 extension::push(&mut bytes, extension::FEATURE_NAMES, &names);
             }
         }
         bytes.extend_from_slice(&[0; 8]);
+        if let Some(name) = &self.backing_name {
+            let offset = bytes.len() as u64;
+            put_u64_be(&mut bytes, 8, offset)?;
+            put_u32_be(&mut bytes, 16, u32::try_from(name.len()).unwrap_or(u32::MAX))?;
+            bytes.extend_from_slice(name);
+        }
         if bytes.len() > 1 << self.cluster_bits {
             return Err(Flaw::CannotGrow(
-                "has no room for the name of the data file in its first cluster: choose a shorter name or larger clusters",
+                "has no room for the names of other files in its first cluster: choose shorter names or larger clusters",
             ));
         }
         Ok(bytes)

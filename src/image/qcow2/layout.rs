@@ -139,8 +139,11 @@ fn header(size: u64, options: &Options) -> Header {
         autoclear: bit(options.data_file_raw, autoclear::RAW_DATA),
         compression: options.compression,
         encryption: None,
-        backing_name: None,
-        backing_format: None,
+        backing_name: options
+            .backing_file
+            .as_ref()
+            .map(|name| name.clone().into_bytes()),
+        backing_format: options.backing_format.map(|format| format.name().to_owned()),
         data_name: options.data_file.as_ref().map(|name| name.clone().into_bytes()),
         bitmaps: None,
     }

@@ -19,7 +19,6 @@ mod pack;
 mod refcount;
 mod sink;
 mod snapshot;
-mod unpacked;
 mod write;
 
 pub use disk::Qcow2;

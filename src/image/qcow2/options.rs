@@ -32,6 +32,10 @@ pub struct Options {
     pub data_file: Option<String>,
     /// That file must be a raw image of its own, whoever writes to it.
     pub data_file_raw: bool,
+    /// The name of the file that the image stands on: what is left out shows what that has.
+    pub backing_file: Option<String>,
+    /// Its format, which has to be said: a guest could have written any magic into it.
+    pub backing_format: Option<Format>,
 }
 
 /// What is taken in advance for clusters that hold zeros.
@@ -61,11 +65,13 @@ impl Default for Options {
             compress: false,
             data_file: None,
             data_file_raw: false,
+            backing_file: None,
+            backing_format: None,
         }
     }
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "compat",
     "cluster_size",
     "refcount_bits",
@@ -75,6 +81,8 @@ const NAMES: [&str; 9] = [
     "compression_type",
     "data_file",
     "data_file_raw",
+    "backing_file",
+    "backing_fmt",
 ];
 
 /// Sizes of clusters, and with extended entries.
@@ -134,6 +142,13 @@ impl Options {
                 self.data_file = Some(text.to_owned());
             }
             "data_file_raw" => self.data_file_raw = switch(text)?,
+            "backing_file" => {
+                if text.is_empty() || text.len() > 1023 {
+                    return Err("the name of a file is expected".to_owned());
+                }
+                self.backing_file = Some(text.to_owned());
+            }
+            "backing_fmt" => self.backing_format = Some(text.parse()?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -175,6 +190,12 @@ impl Options {
         }
         if self.data_file_raw && self.data_file.is_none() {
             return refuse("data_file_raw=on needs data_file=NAME");
+        }
+        if self.backing_file.is_some() != self.backing_format.is_some() {
+            return refuse("backing_file and backing_fmt go together");
+        }
+        if self.backing_file.is_some() && self.maps_all() {
+            return refuse("stands on another image and cannot be preallocated: that would hide it");
         }
         if self.data_file.is_some() && self.compress {
             return refuse("cannot be compressed into an external data file");

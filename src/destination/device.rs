@@ -1,9 +1,9 @@
-//! OUT is block devices, one for each disk. A device is not blank, so all that is not data is zeroed; its first and
-//! last MiB are written last, so that a run that breaks leaves nothing that boots or looks whole.
+//! OUT is block devices or exports of servers, one for each disk. Such a device is not blank unless its server says so, so
+//! all that is not data is zeroed; its first and last MiB are written last, so that a run that breaks leaves nothing that
+//! boots or looks whole.
 
 use super::{
     Container, Destination, Leftover, Space,
-    file::split,
     in_use::must_be_idle,
     publish::{must_be_absent, rename_new, sync_file, sync_folder},
     space::space,
@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     copy::{FileLedger, Identity},
-    disk::{BlockDevice, Composite, Disk, Error, FileDisk, Kind, Part, Result},
+    disk::{BlockDevice, Composite, Content, Disk, Error, FileDisk, Kind, Part, Result},
+    locator::Locator,
+    nbd::{Access, NbdDisk},
 };
 use std::{
     fs,
@@ -21,17 +23,20 @@ use std::{
 
 /// The disks are devices; definition and report are files in a folder.
 #[derive(Debug)]
-pub struct BlockDeviceDestination {
+pub struct DeviceDestination {
     /// Where the files of the set go.
     files: PathBuf,
     work: WorkFolder,
     devices: Vec<Target>,
+    remarks: Vec<String>,
     published: bool,
 }
 
 #[derive(Debug)]
 struct Target {
-    device: Arc<BlockDevice>,
+    device: Arc<dyn Disk>,
+    /// The same, where it is an export.
+    export: Option<Arc<NbdDisk>>,
     /// The disk that was put on it, and how many bytes it has.
     taken: Option<(String, u64)>,
 }
@@ -42,48 +47,52 @@ const EDGE: u64 = 1 << 20;
 /// Suffix of the file in the work folder that holds a disk's ends meanwhile.
 const EDGES: &str = ".edges";
 
-impl BlockDeviceDestination {
+impl DeviceDestination {
     /// Begins anew on `devices`, each of which must be named again in `yes_erase`. Files of the set go to the folder
     /// `files`, which also holds the work folder.
     ///
     /// # Errors
     /// [`Kind::Unsafe`] if a device is not named again, or is in use.
-    pub fn create(devices: &[PathBuf], yes_erase: &[PathBuf], files: &Path) -> Result<Self> {
+    pub fn create(devices: &[Locator], yes_erase: &[Locator], files: &Path) -> Result<Self> {
         Self::new(devices, yes_erase, files, false)
     }
 
     /// Goes on with what an earlier run on the same devices left.
-    pub fn resume(devices: &[PathBuf], yes_erase: &[PathBuf], files: &Path) -> Result<Self> {
+    pub fn resume(devices: &[Locator], yes_erase: &[Locator], files: &Path) -> Result<Self> {
         Self::new(devices, yes_erase, files, true)
     }
 
-    fn new(devices: &[PathBuf], yes_erase: &[PathBuf], files: &Path, resume: bool) -> Result<Self> {
+    fn new(devices: &[Locator], yes_erase: &[Locator], files: &Path, resume: bool) -> Result<Self> {
         let opened = devices
             .iter()
-            .map(|path| open(path, yes_erase))
+            .map(|device| open(device, yes_erase))
             .collect::<Result<Vec<_>>>()?;
         let Some(first) = devices.first() else {
             return Err(Error::new(Kind::Unsupported, "destination", "no device is named"));
         };
-        let (_, name) = split(first)?;
         if !files.is_dir() {
             let text = "the folder for the definition and the report is not there; make it first";
             return Err(Error::new(Kind::NotFound, files.display().to_string(), text));
         }
-        let place = WorkFolder::place(files, &name);
+        let place = WorkFolder::place(files, first.short_name().as_ref());
         let work = if resume {
             WorkFolder::open(place)?
         } else {
             WorkFolder::create(place)?
         };
-        let devices = opened.into_iter().map(|device| Target {
-            device: Arc::new(device),
-            taken: None,
+        let lasting = |target: &Target| target.export.as_ref().is_none_or(|export| export.can_flush());
+        let remarks = opened.iter().filter(|target| !lasting(target)).map(|target| {
+            format!(
+                "{}: the server has no way to bring what was written to its disk at once, so nobody knows what survives if \
+                 its power fails",
+                target.device.label()
+            )
         });
         Ok(Self {
             files: files.to_owned(),
             work,
-            devices: devices.collect(),
+            remarks: remarks.collect(),
+            devices: opened,
             published: false,
         })
     }
@@ -118,22 +127,72 @@ impl BlockDeviceDestination {
 }
 
 /// Opens a device that is named twice, is idle, and is ours from now on.
-fn open(path: &Path, yes_erase: &[PathBuf]) -> Result<BlockDevice> {
-    if !yes_erase.iter().any(|named| named == path) {
-        let text = format!(
-            "all that is on it would be overwritten: say --yes-erase {} if that is meant",
-            path.display()
-        );
-        return Err(Error::new(Kind::Unsafe, path.display().to_string(), text));
+fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
+    if !yes_erase.contains(device) {
+        let text =
+            format!("all that is on it would be overwritten: say --yes-erase {device} if that is meant");
+        return Err(Error::new(Kind::Unsafe, device.to_string(), text));
     }
-    // First what has a name, then what only the kernel knows.
-    let number = BlockDevice::open(path)?.number();
-    must_be_idle(path, number)?;
-    Ok(BlockDevice::open_exclusively(path)?.directly(path))
+    match device {
+        Locator::Path(path) => {
+            // First what has a name, then what only the kernel knows.
+            let number = BlockDevice::open(path)?.number();
+            must_be_idle(path, number)?;
+            Ok(Target {
+                device: Arc::new(BlockDevice::open_exclusively(path)?.directly(path)),
+                export: None,
+                taken: None,
+            })
+        }
+        Locator::Nbd(address) => {
+            let export = Arc::new(NbdDisk::open(address, Access::Write)?);
+            Ok(Target {
+                device: export.clone(),
+                export: Some(export),
+                taken: None,
+            })
+        }
+        Locator::Standard => {
+            let text = "is no device that could be overwritten";
+            Err(Error::new(Kind::Unsupported, device.to_string(), text))
+        }
+    }
+}
+
+impl Target {
+    /// Makes the device look like nothing. `true`: it reads zeros everywhere, because its server says so or has just made
+    /// it so.
+    fn prepare(&self) -> Result<bool> {
+        let size = self.device.size();
+        let blank = match &self.export {
+            Some(export) => all_zeros(&**export)? || export.zero_at_once()?,
+            None => false,
+        };
+        if !blank {
+            self.device.write_zeros(0..size.min(EDGE))?;
+            self.device.write_zeros(size.saturating_sub(EDGE)..size)?;
+        }
+        self.device.flush()?;
+        Ok(blank)
+    }
+}
+
+/// Does the map say that nothing but zeros is there?
+fn all_zeros(disk: &dyn Disk) -> Result<bool> {
+    let (mut at, size) = (0, disk.size());
+    while at < size {
+        let map = disk.extents(at..size)?;
+        let end = map.last().map_or(at, |extent| extent.range.end);
+        if end <= at || map.iter().any(|extent| extent.content == Content::Data) {
+            return Ok(false);
+        }
+        at = end;
+    }
+    Ok(true)
 }
 
 /// A disk of `size` bytes whose ends are in `edges` and whose middle is on `device`.
-fn with_edges_apart(device: Arc<BlockDevice>, edges: Arc<FileDisk>, size: u64) -> Result<Composite> {
+fn with_edges_apart(device: Arc<dyn Disk>, edges: Arc<FileDisk>, size: u64) -> Result<Composite> {
     let label = device.label().to_owned();
     let sector_size = device.sector_size();
     let of = |disk: Arc<dyn Disk>, offset, length| Part::Of { disk, offset, length };
@@ -147,7 +206,7 @@ fn with_edges_apart(device: Arc<BlockDevice>, edges: Arc<FileDisk>, size: u64) -
     Composite::new(label, sector_size, parts)
 }
 
-impl Destination for BlockDeviceDestination {
+impl Destination for DeviceDestination {
     fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
         let size = size.max(identity.size);
         let Some(index) = self.devices.iter().position(|target| target.taken.is_none()) else {
@@ -165,20 +224,14 @@ impl Destination for BlockDeviceDestination {
             let text = format!("has {available} bytes, {size} are needed; name a larger device");
             return Err(Error::new(Kind::Full, target.device.label(), text));
         }
-        if fresh {
-            // From here on it is neither what it was nor what it will be, and must look like nothing.
-            target.device.write_zeros(0..available.min(EDGE))?;
-            target
-                .device
-                .write_zeros(available.saturating_sub(EDGE)..available)?;
-            target.device.flush()?;
-        }
+        // From here on it is neither what it was nor what it will be, and must look like nothing.
+        let blank = fresh && target.prepare()?;
         target.taken = Some((name.to_owned(), size));
         let disk = with_edges_apart(target.device.clone(), edges, size)?;
         let container = Container {
             disk: Arc::new(disk),
             fresh,
-            blank: false,
+            blank,
         };
         Ok((container, ledger))
     }
@@ -194,6 +247,10 @@ impl Destination for BlockDeviceDestination {
 
     fn kept(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.work.kept(name)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remarks.clone()
     }
 
     fn leftover(&self) -> Leftover {
@@ -229,9 +286,9 @@ impl Destination for BlockDeviceDestination {
             let first = (*size).min(EDGE);
             let last = (size - first).min(EDGE);
             // The first MiB at the very end: without it nothing boots from here.
-            copy_edge(&edges, EDGE, last, &target.device, size - last)?;
+            copy_edge(&edges, EDGE, last, &*target.device, size - last)?;
             target.device.flush()?;
-            copy_edge(&edges, 0, first, &target.device, 0)?;
+            copy_edge(&edges, 0, first, &*target.device, 0)?;
             target.device.flush()?;
         }
         for name in &names {
@@ -243,7 +300,7 @@ impl Destination for BlockDeviceDestination {
     }
 }
 
-impl Drop for BlockDeviceDestination {
+impl Drop for DeviceDestination {
     fn drop(&mut self) {
         if !self.published {
             self.work.end();
@@ -251,12 +308,12 @@ impl Drop for BlockDeviceDestination {
     }
 }
 
-fn copy_edge(edges: &FileDisk, from: u64, length: u64, device: &BlockDevice, to: u64) -> Result<()> {
+fn copy_edge(edges: &FileDisk, from: u64, length: u64, device: &dyn Disk, to: u64) -> Result<()> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     edges.read_at(from, &mut bytes)?;
     device.write_at(to, &bytes)
 }
 
 #[cfg(test)]
-#[path = "block_device_tests.rs"]
+#[path = "device_tests.rs"]
 mod tests;

@@ -1,0 +1,445 @@
+//! The archive of a package: ustar with the extensions of pax and GNU for long names and large sizes (POSIX.1-2017, pax,
+//! "ustar Interchange Format" and "pax Extended Header"; GNU tar's manual, "Basic Tar Format").
+
+use super::{flaw::Flaw, plain};
+use crate::disk::{self, Disk, field};
+
+/// Headers and contents begin on a multiple of this.
+pub(super) const BLOCK: u64 = 512;
+
+/// A file in an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) name: String,
+    /// Where its contents begin.
+    pub(super) start: u64,
+    pub(super) size: u64,
+}
+
+/// A package has a handful; the specification sets no limit.
+const MOST_MEMBERS: usize = 10_000;
+
+/// Extended headers and names in a member of their own.
+const LONGEST_NAMES: u64 = 64 << 10;
+
+/// Reads the headers of `archive`, up to `most` files.
+///
+/// # Errors
+/// Those of reading; [`disk::Kind::Corrupt`] for an archive that is damaged or cut short.
+pub(super) fn members(archive: &dyn Disk, most: usize) -> disk::Result<Vec<Member>> {
+    let label = archive.label();
+    let flawed = |flaw: Flaw| flaw.of(label);
+    let end = archive.size();
+    let mut members = Vec::new();
+    let mut long = Long::default();
+    let mut at = 0;
+    while at < end && members.len() < most {
+        if end - at < BLOCK {
+            return Err(flawed(Flaw::TarCutHeader { at, end }));
+        }
+        let mut block = [0; BLOCK as usize];
+        archive.read_at(at, &mut block)?;
+        // Two blocks of zeros end an archive; one is enough for it to be one.
+        let Some(header) = header(&block, at).map_err(flawed)? else {
+            break;
+        };
+        let start = at + BLOCK;
+        let size = match long.size.take_if(|_| header.kind.is_file()) {
+            Some(size) => size,
+            None => header.size,
+        };
+        let name = match long.name.take_if(|_| header.kind.is_file()) {
+            Some(name) => name,
+            None => header.name,
+        };
+        let past = start.checked_add(size).filter(|past| *past <= end);
+        let cut = || Flaw::TarCut {
+            name: text(&name),
+            size,
+            start,
+            end,
+        };
+        match header.kind {
+            Kind::File => {
+                if long.sparse {
+                    return Err(flawed(Flaw::TarSparse(text(&name))));
+                }
+                past.ok_or_else(|| flawed(cut()))?;
+                members.push(Member {
+                    name: text(&name),
+                    start,
+                    size,
+                });
+                if members.len() >= MOST_MEMBERS {
+                    return Err(flawed(Flaw::TarMembers(MOST_MEMBERS)));
+                }
+                long = Long::default();
+            }
+            Kind::Sparse => return Err(flawed(Flaw::TarSparse(text(&name)))),
+            Kind::LongName | Kind::Extended => {
+                past.ok_or_else(|| flawed(cut()))?;
+                if size > LONGEST_NAMES {
+                    return Err(flawed(Flaw::TarNames { at, length: size }));
+                }
+                let mut contents = vec![0; usize::try_from(size).unwrap_or(0)];
+                archive.read_at(start, &mut contents)?;
+                if header.kind == Kind::LongName {
+                    long.name = Some(until_nul(&contents).to_vec());
+                } else {
+                    long.take(&contents, at).map_err(flawed)?;
+                }
+            }
+            Kind::Other => {}
+        }
+        at = match start
+            .checked_add(size)
+            .and_then(|past| past.checked_next_multiple_of(BLOCK))
+        {
+            Some(next) => next,
+            None => return Err(flawed(Flaw::TarNumber(at))),
+        };
+    }
+    Ok(members)
+}
+
+/// What extended headers say of the next file.
+#[derive(Debug, Default)]
+struct Long {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+impl Long {
+    /// "pax Extended Header File Format": records of "LENGTH KEYWORD=VALUE\n".
+    fn take(&mut self, records: &[u8], at: u64) -> Result<(), Flaw> {
+        let broken = || Flaw::TarNumber(at);
+        let mut rest = records;
+        while !rest.is_empty() {
+            let space = rest.iter().position(|byte| *byte == b' ').ok_or_else(broken)?;
+            let length = rest.get(..space).and_then(decimal).ok_or_else(broken)?;
+            let length = usize::try_from(length).map_err(|_| broken())?;
+            let record = rest.get(space + 1..length).ok_or_else(broken)?;
+            let record = record.strip_suffix(b"\n").ok_or_else(broken)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(broken)?;
+            let (keyword, value) = record.split_at(equals);
+            let value = value.get(1..).unwrap_or_default();
+            match keyword {
+                b"path" => self.name = Some(value.to_vec()),
+                b"size" => self.size = Some(decimal(value).ok_or_else(broken)?),
+                _ if keyword.starts_with(b"GNU.sparse.") => self.sparse = true,
+                _ => {}
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    // `parse` would take a sign.
+    text.bytes()
+        .all(|digit| digit.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    File,
+    /// GNU's: it holds the name of the next.
+    LongName,
+    /// pax's, of the next file.
+    Extended,
+    /// GNU's own.
+    Sparse,
+    /// A folder, a link, a device, a global header.
+    Other,
+}
+
+impl Kind {
+    fn is_file(self) -> bool {
+        matches!(self, Self::File | Self::Sparse)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    name: Vec<u8>,
+    size: u64,
+    kind: Kind,
+}
+
+/// The header in `block`, which lies at byte `at`; `None`: zeros.
+fn header(block: &[u8; BLOCK as usize], at: u64) -> Result<Option<Header>, Flaw> {
+    if block.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    // "ustar", whatever follows: POSIX has a zero and "00" there, GNU two spaces and a zero.
+    if field::bytes_at(block, 257, 5)? != b"ustar" {
+        return Err(if at == 0 { Flaw::NoTar } else { Flaw::TarHeader(at) });
+    }
+    let said = number(field::bytes_at(block, 148, 8)?).ok_or(Flaw::TarNumber(at))?;
+    // Summed with its own field taken for spaces; old writers took the bytes for signed.
+    let bytes = || {
+        let place = 148..156;
+        (0..)
+            .zip(block)
+            .map(move |(index, byte)| if place.contains(&index) { b' ' } else { *byte })
+    };
+    let unsigned: i64 = bytes().map(i64::from).sum();
+    let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+    if ![unsigned, signed].contains(&i64::try_from(said).unwrap_or(-1)) {
+        return Err(Flaw::TarChecksum(at));
+    }
+    let size = number(field::bytes_at(block, 124, 12)?).ok_or(Flaw::TarNumber(at))?;
+    let mut name = until_nul(field::bytes_at(block, 0, 100)?).to_vec();
+    let is_posix = field::bytes_at(block, 257, 6)? == b"ustar\0";
+    let prefix = until_nul(field::bytes_at(block, 345, 155)?);
+    if is_posix && !prefix.is_empty() {
+        name = [prefix, b"/", &name].concat();
+    }
+    let kind = match field::u8_at(block, 156)? {
+        b'0' | 0 | b'7' => Kind::File,
+        b'L' => Kind::LongName,
+        b'x' => Kind::Extended,
+        b'S' => Kind::Sparse,
+        _ => Kind::Other,
+    };
+    // Links may name the size of what they lead to; it does not follow them.
+    let has_contents = !matches!(field::u8_at(block, 156)?, b'1'..=b'6');
+    Ok(Some(Header {
+        name,
+        size: if has_contents { size } else { 0 },
+        kind,
+    }))
+}
+
+/// Octal digits between spaces and zeros, or a binary number behind a set bit (GNU's "base-256").
+fn number(field: &[u8]) -> Option<u64> {
+    let (first, rest) = field.split_first()?;
+    if first & 0x80 != 0 {
+        // Bit 6 is the sign.
+        let high = u64::from(first & 0x7f);
+        return rest
+            .iter()
+            .try_fold(high, |value, byte| {
+                Some(value.checked_mul(256)? | u64::from(*byte))
+            })
+            .filter(|_| first & 0x40 == 0);
+    }
+    let text = std::str::from_utf8(field).ok()?;
+    let digits = text.trim_matches([' ', '\0']);
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let octal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    octal.then(|| u64::from_str_radix(digits, 8).ok())?
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A name as the descriptor has it.
+fn text(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    plain(name.strip_prefix("./").unwrap_or(&name))
+}
+
+/// The size that a whole header of the file `name` gives it; `None` for anything else.
+pub(super) fn size_of(block: &[u8; BLOCK as usize], name: &str) -> Option<u64> {
+    let header = header(block, 0).ok()??;
+    (header.kind == Kind::File && header.name == name.as_bytes()).then_some(header.size)
+}
+
+/// The header of a file of ours. Time, owner and mode are the same for all: the same package is the same bytes.
+pub(super) fn file_header(name: &str, size: u64) -> [u8; BLOCK as usize] {
+    let mut block = [0; BLOCK as usize];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(place) = block.get_mut(at..at.saturating_add(bytes.len())) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    put(0, name.as_bytes().get(..name.len().min(100)).unwrap_or_default());
+    put(100, b"0000644\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    if size < 1 << 33 {
+        put(124, format!("{size:011o}\0").as_bytes());
+    } else {
+        // Eleven octal digits hold no more than 8 GiB.
+        put(124, &[0x80, 0, 0, 0]);
+        put(128, &size.to_be_bytes());
+    }
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    if let Some(place) = block.get_mut(148..156) {
+        place.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    block
+}
+
+/// The longest name that [`file_header`] can hold.
+pub(super) const LONGEST_NAME: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use std::{
+        path::Path,
+        process::{Command, Stdio},
+    };
+
+    fn archive(bytes: Vec<u8>) -> disk::Result<Vec<Member>> {
+        members(&MemoryDisk::new("a.tar", bytes), usize::MAX)
+    }
+
+    /// What GNU tar makes of the files of `folder`.
+    fn tar(folder: &Path, options: &[&str]) -> Vec<u8> {
+        let output = Command::new("tar")
+            .args(options)
+            .args(["-cf", "-", "."])
+            .current_dir(folder)
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+
+    #[test]
+    fn what_gnu_tar_packs_is_found_in_every_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("{}/{}", "d".repeat(90), "n".repeat(120));
+        std::fs::create_dir(folder.path().join("d".repeat(90))).unwrap();
+        for name in ["one", &long] {
+            std::fs::write(folder.path().join(name), name.repeat(9)).unwrap();
+        }
+        std::os::unix::fs::symlink("one", folder.path().join("link")).unwrap();
+        for format in ["gnu", "oldgnu", "pax", "ustar"] {
+            let options = ["--sort=name", "--format", format];
+            if format == "ustar" {
+                std::fs::remove_file(folder.path().join(&long)).unwrap();
+            }
+            let bytes = tar(folder.path(), &options);
+            let members = archive(bytes.clone()).unwrap();
+            let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            names.sort_unstable();
+            let expected: &[&str] = if format == "ustar" {
+                &["one"]
+            } else {
+                &[&long, "one"]
+            };
+            assert_eq!(names, expected, "{format}");
+            for member in &members {
+                let start = member.start as usize;
+                let contents = &bytes[start..start + member.size as usize];
+                assert_eq!(contents, member.name.repeat(9).as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_past_8_gib_are_read_in_both_spellings() {
+        let size = 9_000_000_001_u64;
+        let mut block = file_header("big", size);
+        assert_eq!(header(&block, 0).unwrap().unwrap().size, size);
+        block = file_header("small", 0o1234);
+        assert_eq!(header(&block, 0).unwrap().unwrap().size, 0o1234);
+        let error = archive([&file_header("big", size)[..], &[0; 512]].concat()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("\"big\" has 9000000001 bytes from byte 512 on, but the archive ends at 1024: 8999999489 bytes"),
+            "{error}"
+        );
+        // pax has the size in decimal, and zeros or something else in the header.
+        let record = format!("19 size={size}\n");
+        assert_eq!(record.len(), 19);
+        let mut pax = file_header("pax", 19);
+        pax[156] = b'x';
+        let sum: u32 = pax[..148]
+            .iter()
+            .chain(&pax[156..])
+            .map(|byte| u32::from(*byte))
+            .sum::<u32>()
+            + 8 * 32;
+        pax[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut contents = record.into_bytes();
+        contents.resize(512, 0);
+        // The padding is no record.
+        let bytes = [&pax[..], &contents, &file_header("big", 0)].concat();
+        let error = archive(bytes).unwrap_err();
+        assert!(
+            error.to_string().contains("\"big\" has 9000000001 bytes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn our_headers_are_those_that_tar_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tar");
+        let mut bytes = file_header("disk 1.vmdk", 700).to_vec();
+        bytes.extend([7; 700]);
+        bytes.resize(512 + 1024 + 1024, 0);
+        std::fs::write(&path, &bytes).unwrap();
+        let output = Command::new("tar").arg("tvf").arg(&path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}",
+            output = output.stderr
+        );
+        assert!(
+            text.starts_with("-rw-r--r-- 0/0") && text.contains(" 700 ") && text.ends_with("disk 1.vmdk\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused() {
+        let good = file_header("one", 5).to_vec();
+        let sum = |mut block: Vec<u8>| {
+            let sum: u32 = block[..148]
+                .iter()
+                .chain(&block[156..])
+                .map(|byte| u32::from(*byte))
+                .sum::<u32>()
+                + 8 * 32;
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            block
+        };
+        let changed = |at: usize, bytes: &[u8]| {
+            let mut block = good.clone();
+            block[at..at + bytes.len()].copy_from_slice(bytes);
+            block
+        };
+        for (bytes, expected) in [
+            (changed(0, b"x"), "checksum is wrong"),
+            (sum(changed(124, b"0000000009\0\0")), "a number that is none"),
+            (
+                sum(changed(124, b"-1\0\0\0\0\0\0\0\0\0\0")),
+                "a number that is none",
+            ),
+            (sum(changed(124, &[0xff; 12])), "a number that is none"),
+            (sum(changed(124, b"77777777777\0")), "is cut short"),
+            (sum(changed(156, b"S")), "sparse"),
+            (good[..300].to_vec(), "in the middle of the header"),
+            (vec![7; 2000], "is no tar archive"),
+            (
+                [&good[..], &[0; 512], &[7; 512]].concat(),
+                "no header of a file at byte 1024",
+            ),
+        ] {
+            let error = archive(bytes).unwrap_err();
+            assert!(error.to_string().contains(expected), "{expected}: {error}");
+        }
+        assert_eq!(archive(vec![0; 1024]).unwrap(), []);
+    }
+}

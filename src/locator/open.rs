@@ -1,0 +1,205 @@
+//! Opening what a locator names, for reading.
+
+use super::Locator;
+use crate::{
+    disk::{self, Disk, Error, Kind, Result, spool},
+    image::{
+        self, Beside, Format, Image, Neighbours, NoNeighbours,
+        ova::{Package, Spool},
+    },
+    nbd::{Access, NbdDisk},
+    watch::Watch,
+};
+use rustix::{
+    fs::{FileType, fstat},
+    stdio::stdin,
+};
+use std::{
+    io,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How sources are read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What the user says the format is: it wins over what the bytes look like.
+    pub format: Option<Format>,
+    /// Logical sector in bytes, where the source cannot tell.
+    pub sector_size: Option<u32>,
+    /// The disk as it was at the time of this snapshot inside the image: its identifier or name.
+    pub snapshot: Option<String>,
+    /// Files and devices are read past the host's cache.
+    pub directly: bool,
+    /// Where copies are made of what cannot be read at any offset; they have no name there.
+    pub temporary_folder: PathBuf,
+}
+
+/// What a locator named, opened for reading only.
+#[derive(Debug)]
+pub struct OpenSource {
+    /// Its disks, in the order in which the machine has them; all but packages have one.
+    pub disks: Vec<Arc<dyn Image>>,
+    /// The package that they are of: it describes the machine, and may have a manifest to verify.
+    pub package: Option<Package>,
+    /// The file or block device, where that is what it is.
+    pub path: Option<PathBuf>,
+    /// It can be opened again, and is the same then: not what came through a pipe.
+    pub lasts: bool,
+    /// What somebody should know of how they are read.
+    pub remarks: Vec<String>,
+}
+
+/// Opens what `locator` names.
+///
+/// # Errors
+/// Those of the file, the server and the format.
+pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> Result<OpenSource> {
+    must_be_a_sector(reading.sector_size, &locator.to_string())?;
+    match locator {
+        Locator::Path(path) => {
+            let container = if reading.directly {
+                disk::open_source_directly(path)?
+            } else {
+                disk::open_source(path, reading.sector_size)?
+            };
+            let format = match reading.format {
+                None if is_block_device(path)? => Some(Format::Raw),
+                named => named,
+            };
+            let source = open_container(container, format, &Beside::new(path), reading, watch)?;
+            Ok(OpenSource {
+                path: Some(path.clone()),
+                ..source
+            })
+        }
+        Locator::Nbd(address) => {
+            let export = NbdDisk::open(address, Access::Read)?;
+            let export: Arc<dyn Disk> = match reading.sector_size {
+                Some(size) => Arc::new(export.with_sector_size(size)),
+                None => Arc::new(export),
+            };
+            let format = reading.format.unwrap_or(Format::Raw);
+            open_container(export, Some(format), &NoNeighbours, reading, watch)
+        }
+        // A file or a device that was redirected is read like any other.
+        Locator::Standard if !is_pipe()? => open_source(&Locator::Path(STDIN_PATH.into()), reading, watch),
+        Locator::Standard => {
+            let container = standard_input(reading, watch)?;
+            let remark = format!(
+                "standard input is a pipe: its {} bytes were kept in a temporary file in {}, to be read at any place",
+                container.size(),
+                reading.temporary_folder.display()
+            );
+            let mut source = open_container(container, reading.format, &NoNeighbours, reading, watch)?;
+            source.lasts = false;
+            source.remarks.push(remark);
+            Ok(source)
+        }
+    }
+}
+
+/// The disks in `container`.
+fn open_container(
+    container: Arc<dyn Disk>,
+    format: Option<Format>,
+    neighbours: &dyn Neighbours,
+    reading: &Reading,
+    watch: &dyn Watch,
+) -> Result<OpenSource> {
+    let format = match format {
+        Some(format) => format,
+        None => image::detect(&*container)?,
+    };
+    let package = match format {
+        Format::Ova => Some(Package::of_archive(container.clone())?),
+        Format::Ovf => Some(Package::of_descriptor(container.clone(), neighbours)?),
+        _ => None,
+    };
+    let disks = match &package {
+        Some(package) => {
+            let unpack = Spool {
+                folder: &reading.temporary_folder,
+                watch,
+            };
+            package.disks(neighbours, &unpack)?
+        }
+        None => vec![match &reading.snapshot {
+            Some(snapshot) => image::open_snapshot(container, format, snapshot, neighbours)?,
+            None => image::open(container, Some(format), neighbours)?,
+        }],
+    };
+    Ok(OpenSource {
+        disks,
+        package,
+        path: None,
+        lasts: true,
+        remarks: Vec::new(),
+    })
+}
+
+/// Opens the one disk that `locator` names.
+///
+/// # Errors
+/// As [`open_source`]; [`Kind::Unsupported`] if there are several.
+pub fn open_one(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> Result<Arc<dyn Image>> {
+    let mut source = open_source(locator, reading, watch)?;
+    match (source.disks.pop(), source.disks.len()) {
+        (Some(disk), 0) => Ok(disk),
+        (_, others) => {
+            let names = source.package.map(|package| package.disk_names().join(", "));
+            let text = format!(
+                "holds {} disks ({}), and one is wanted here: unpack it with tar and name the disk",
+                others + 1,
+                names.unwrap_or_default()
+            );
+            Err(Error::new(Kind::Unsupported, locator.to_string(), text))
+        }
+    }
+}
+
+/// Is there a block device at `path`?
+///
+/// # Errors
+/// Those of looking.
+pub fn is_block_device(path: &Path) -> Result<bool> {
+    let metadata = path
+        .metadata()
+        .map_err(|error| Error::io(path.display().to_string(), error))?;
+    Ok(metadata.file_type().is_block_device())
+}
+
+/// What standard input is called in messages.
+const STANDARD_INPUT: &str = "standard input";
+
+/// What is behind the open standard input; a path that opens it anew.
+const STDIN_PATH: &str = "/dev/stdin";
+
+fn is_pipe() -> Result<bool> {
+    let stat = fstat(stdin()).map_err(|error| Error::io(STANDARD_INPUT, error.into()))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    Ok(!matches!(kind, FileType::RegularFile | FileType::BlockDevice))
+}
+
+/// What comes through a pipe is kept in a temporary file, since a system can be looked into only where every byte can be
+/// reached.
+fn standard_input(reading: &Reading, watch: &dyn Watch) -> Result<Arc<dyn Disk>> {
+    watch.stage("spool", 0);
+    let folder = &reading.temporary_folder;
+    let copy = spool(&mut io::stdin().lock(), STANDARD_INPUT, folder, u64::MAX, watch)?;
+    Ok(match reading.sector_size {
+        Some(size) => Arc::new(copy.with_sector_size(size)),
+        None => Arc::new(copy),
+    })
+}
+
+fn must_be_a_sector(size: Option<u32>, label: &str) -> Result<()> {
+    match size {
+        None | Some(512 | 4096) => Ok(()),
+        Some(bad) => {
+            let text = format!("a sector size of {bad} is not handled: 512 or 4096");
+            Err(Error::new(Kind::Unsupported, label, text))
+        }
+    }
+}

@@ -574,11 +574,11 @@ impl Examined {
     /// What probably starts a system that is not understood: what a package says of its machine, else an EFI system
     /// partition is there, or not.
     pub fn likely_firmware(&self) -> Firmware {
-        let said = self
+        let mut said = self
             .packages
             .iter()
             .filter_map(|package| package.hardware.firmware.as_deref());
-        match said.last() {
+        match said.next_back() {
             Some("efi") => return Firmware::Uefi,
             Some("bios") => return Firmware::Bios,
             _ => {}

@@ -10,7 +10,7 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::{Format, ova::Package},
+    image::{self, Format, ova::Package},
     job::Source,
     locator::{self, Reading},
     machine::Firmware,
@@ -205,7 +205,8 @@ impl Opened {
     /// # Errors
     /// Those of looking at the files.
     pub fn identity(&self) -> disk::Result<Digest> {
-        let paths: Vec<&Path> = self.paths.iter().map(PathBuf::as_path).collect();
+        let parts: Vec<PathBuf> = self.paths.iter().flat_map(|path| image::parts(path)).collect();
+        let paths: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
         let files = copy::source_identity(&paths)?;
         if self.others.is_empty() {
             return Ok(files);

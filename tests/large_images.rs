@@ -61,7 +61,7 @@ fn make(path: &Path, format: Format, size: u64, options: &str) {
         FileDisk::create(path, image::initial_size(&shape)).unwrap(),
     ));
     let sink = image::create(&shape, &mut files).unwrap();
-    let middle = size / 3 >> 20 << 20;
+    let middle = (size / 3).next_multiple_of(1 << 20);
     sink.skip(0..middle).unwrap();
     sink.put(middle, &[7; 65536]).unwrap();
     sink.skip(middle + 65536..size - 4096).unwrap();
@@ -74,7 +74,7 @@ fn look(path: &Path, size: u64) {
     let container = Arc::new(FileDisk::open(path).unwrap());
     let disk = image::open(container, None, &Beside::new(path)).unwrap();
     assert_eq!(disk.size(), size);
-    let middle = size / 3 >> 20 << 20;
+    let middle = (size / 3).next_multiple_of(1 << 20);
     for (at, byte) in [(middle + 10, 7), (size - 8, 8), (77, 0), (middle - 8, 0)] {
         let mut bytes = [0xee; 8];
         disk.read_at(at, &mut bytes).unwrap();

@@ -183,6 +183,7 @@ fn reading(folder: &Path) -> Reading {
     Reading {
         format: None,
         sector_size: None,
+        snapshot: None,
         directly: false,
         temporary_folder: folder.to_owned(),
     }

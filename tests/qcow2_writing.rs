@@ -157,7 +157,7 @@ fn data_goes_to_a_file_of_its_own_if_that_is_wanted() {
             options: image::Options::default(),
         };
         shape.options.add(words).unwrap();
-        let mut files = Vec::new();
+        let mut made = Vec::new();
         for killed in [false, true] {
             let folder = image_judges::folder();
             let path = folder.path();
@@ -165,6 +165,7 @@ fn data_goes_to_a_file_of_its_own_if_that_is_wanted() {
                 path,
                 name: "image.qcow2",
                 fresh,
+                size: 0,
             };
             let sink = image::create(&shape, &mut files(true)).unwrap();
             if killed {
@@ -188,9 +189,9 @@ fn data_goes_to_a_file_of_its_own_if_that_is_wanted() {
             assert_eq!(info["format-specific"]["data"]["data-file-raw"], is_raw);
             let data = std::fs::read(path.join("data")).unwrap();
             assert!(!is_raw || data == std::fs::read(&raw).unwrap());
-            files.push((std::fs::read(&image).unwrap(), data));
+            made.push((std::fs::read(&image).unwrap(), data));
         }
-        assert!(files[0] == files[1], "{words}");
+        assert!(made[0] == made[1], "{words}");
     }
     drop(source_folder);
 }

@@ -13,7 +13,9 @@ mod image_judges;
 use image_judges::{MIB, extents, open, qemu_img, qemu_io_as, raw_source, read_all, run, text};
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk},
-    image::{self, Beside, Check, Format, NoNeighbours, map_chain, parallels::Parallels, qcow::Qcow},
+    image::{
+        self, Beside, Check, Described, Format, NoNeighbours, map_chain, parallels::Parallels, qcow::Qcow,
+    },
 };
 use std::{
     path::{Path, PathBuf},
@@ -113,10 +115,7 @@ fn qcow_is_read_plain_compressed_and_over_a_backing_file() {
     must_agree("qcow", &image);
     let info = open(&image).info().unwrap();
     assert_eq!(info.backing.unwrap().name, text(&raw));
-    assert_eq!(
-        image::open_alone(&image, None).unwrap().info().unwrap().unit,
-        Some(512)
-    );
+    assert_eq!(Described::alone(&image, None).unwrap().info.unit, Some(512));
 }
 
 #[test]
@@ -233,7 +232,7 @@ fn parallels_disks_are_read() {
     let container = Arc::new(FileDisk::open(&path).unwrap());
     let error = Parallels::open(container, &Beside::new(&path)).unwrap_err();
     assert!(error.to_string().contains("one of 2 files"), "{error}");
-    image::open_alone(&path, None).unwrap();
+    Described::alone(&path, None).unwrap();
 }
 
 #[test]
@@ -269,4 +268,35 @@ fn a_parallels_disk_that_is_in_use_or_lies_says_so() {
     let leaking = [sound.clone(), vec![0; 1 << 20]].concat();
     let disk = image::open(Arc::new(MemoryDisk::new("image", leaking)), None, &NoNeighbours).unwrap();
     assert_eq!(disk.check().unwrap().leaked, MIB);
+}
+
+#[test]
+fn formats_that_nobody_reads_here_are_refused_and_name_a_way() {
+    let trailer = [&b"koly\0\0\0\x04\0\0\x02\0"[..], &[0; 500]].concat();
+    let dmg = [vec![7; 5000], trailer].concat();
+    let encase = [&b"EVF\x09\x0d\x0a\xff\x00"[..], &[0; 1000]].concat();
+    for (bytes, expected) in [(dmg, "hdiutil"), (encase, "ewfexport")] {
+        let container = Arc::new(MemoryDisk::new("image", bytes));
+        let error = image::open(container.clone(), None, &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported);
+        assert!(error.to_string().contains(expected), "{error}");
+        image::open(container, Some(Format::Raw), &NoNeighbours).unwrap();
+    }
+    let Some(samples) = std::env::var_os("REHOME_SAMPLES").map(PathBuf::from) else {
+        eprintln!("skipped in part: REHOME_SAMPLES is not set");
+        return;
+    };
+    let packed = samples.join("disk/qemu/simple-dmg.dmg.bz2");
+    let dmg = Command::new("bzip2")
+        .arg("-dc")
+        .arg(packed)
+        .output()
+        .unwrap()
+        .stdout;
+    let encase = std::fs::read(samples.join("disk/plaso/image-split.E01")).unwrap();
+    for bytes in [dmg, encase] {
+        let container = Arc::new(MemoryDisk::new("image", bytes));
+        let error = image::open(container, None, &NoNeighbours).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported, "{error}");
+    }
 }

@@ -16,7 +16,7 @@ use image_judges::{
 };
 use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk, Sink},
-    image::{self, Beside, Check, Format, Image, NoNeighbours, Shape, map_chain, vdi::Vdi},
+    image::{self, Beside, Check, Described, Format, Image, NoNeighbours, Shape, map_chain, vdi::Vdi},
 };
 use std::{
     path::{Path, PathBuf},
@@ -35,7 +35,16 @@ fn shape(size: u64, words: &str) -> Shape {
 }
 
 fn sink(path: &Path, name: &str, fresh: bool, size: u64, words: &str) -> Box<dyn Sink> {
-    image::create(&shape(size, words), &mut Folder { path, name, fresh }).unwrap()
+    image::create(
+        &shape(size, words),
+        &mut Folder {
+            path,
+            name,
+            fresh,
+            size: 0,
+        },
+    )
+    .unwrap()
 }
 
 #[test]
@@ -176,6 +185,7 @@ fn a_resumed_image_ends_in_the_same_bytes() {
             path,
             name: "image.vdi",
             fresh: false,
+            size: 0,
         };
         let other = image::create(&shape(size + 512, words), &mut files);
         let error = other.err().unwrap();
@@ -213,7 +223,7 @@ fn a_large_disk_costs_what_its_data_costs() {
             at = extent.range.end;
         }
     }
-    assert!(data >= 65536 && data <= MIB);
+    assert!((65536..=MIB).contains(&data));
     qemu_img(&["info", text(&image)]);
 }
 
@@ -321,7 +331,7 @@ fn the_parent_of_a_differencing_disk_is_found_by_what_it_is() {
     })
     .unwrap();
     assert_eq!(depths, [(2, 0), (2, MIB), (2, 2 * MIB), (2, 3 * MIB)]);
-    let alone = image::open_alone(&top, None).unwrap().info().unwrap();
+    let alone = Described::alone(&top, None).unwrap().info;
     assert_eq!(alone.subformat.as_deref(), Some("differencing"));
 
     // Written, the parents stay as they are.

@@ -135,7 +135,7 @@ pub trait Files {
 /// Bytes that the first file has to have from the start: all of a raw disk, none of a format that grows.
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
-        Format::Raw => shape.size,
+        Format::Raw => raw::initial_size(shape),
         Format::Vhd => vhd::initial_size(shape),
         Format::Vhdx => vhdx::initial_size(shape),
         Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
@@ -150,7 +150,7 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
     match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?),
+        Format::Raw => raw::create(shape, files),
         Format::Qcow2 => qcow2::sink(shape, files),
         Format::Vhd => vhd::sink(shape, files),
         Format::Vhdx => vhdx::sink(shape, files),

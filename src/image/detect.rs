@@ -15,8 +15,16 @@ use crate::disk::{Disk, Error, Kind, Result};
 use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
-/// of the magic.
-const OTHERS: [(u64, &[u8], &str); 2] = [(0, b"QED\0", "QED"), (0, b"EVF\x09\x0d\x0a\xff\x00", "EnCase")];
+/// of the magic, and what makes another image of them.
+const OTHERS: [(u64, &[u8], &str, &str); 2] = [
+    (0, b"QED\0", "QED", "`qemu-img convert -O qcow2`"),
+    (
+        0,
+        b"EVF\x09\x0d\x0a\xff\x00",
+        "EnCase",
+        "`ewfexport -f raw` (of ewf-tools)",
+    ),
+];
 
 /// Bytes by which every kind of VMDK is recognised.
 const VMDK_MAGIC: u64 = 32;
@@ -67,17 +75,27 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     if ova::is_descriptor(container) {
         return Ok(Format::Ovf);
     }
-    for (at, magic, name) in OTHERS {
+    let unread = |name: &str, cure: &str| {
+        let text = format!(
+            "is a {name} image, a format that is not read here: {cure} makes one that is. If it is a raw disk in spite of \
+             that, name the format: raw"
+        );
+        Err(Error::new(Kind::Unsupported, container.label(), text))
+    };
+    for (at, magic, name, cure) in OTHERS {
         if starts(at, magic)? {
-            return Err(Error::new(
-                Kind::Unsupported,
-                container.label(),
-                format!(
-                    "is a {name} image, a format that is not read here: `qemu-img convert -O qcow2` makes one that \
-                     is. If it is a raw disk in spite of its first bytes, name the format: raw"
-                ),
-            ));
+            return unread(name, cure);
         }
+    }
+    // A disk image of macOS has its magic at its end, with version and size of that trailer.
+    let trailer = container.size().checked_sub(512);
+    if let Some(trailer) = trailer
+        && starts(trailer, b"koly\0\0\0\x04\0\0\x02\0")?
+    {
+        return unread(
+            "DMG",
+            "`hdiutil convert -format UDTO`, or `qemu-img convert -O raw`,",
+        );
     }
     match vhd::ending(container)? {
         vhd::Ending::Nothing => Ok(Format::Raw),

@@ -16,6 +16,7 @@ pub mod parallels;
 pub mod qcow;
 pub mod qcow2;
 mod raw;
+mod split_raw;
 mod unpacked;
 pub mod vdi;
 pub mod vhd;
@@ -31,6 +32,7 @@ pub use map::{Mapped, Mapping, map_chain};
 pub use neighbours::{Beside, Neighbours, NoNeighbours};
 pub use open_file::{Described, backing_of, chain, format_at, open_file};
 pub use raw::Raw;
+pub use split_raw::{join, parts};
 
 use crate::disk::{Disk, Error, Kind, Result};
 use std::ops::Range;

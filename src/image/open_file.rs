@@ -1,6 +1,6 @@
 //! Images in files and devices of this host, with what they stand on.
 
-use super::{Beside, Format, Image, Info, Neighbours, detect, open, qcow2::Qcow2};
+use super::{Beside, Format, Image, Info, Neighbours, detect, join, open, qcow2::Qcow2};
 use crate::disk::{Content, Disk, Error, Extent, Kind, Result, open_source};
 use std::{
     ops::Range,
@@ -12,15 +12,16 @@ use std::{
 /// More images on top of each other than [`Beside`] opens would be a circle.
 const LONGEST_CHAIN: usize = 41;
 
-/// Opens the image at `path` for reading. A file's format is what its first bytes say unless `format` names it; a block
-/// device is raw unless that names it.
+/// Opens the image at `path` for reading; if that is the first of a series of parts, all of them. A file's format is what
+/// its first bytes say unless `format` names it; a block device is raw unless that names it.
 ///
 /// # Errors
 /// Those of the file and its format.
 pub fn open_file(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
-    let container = open_source(path, None)?;
+    let beside = Beside::new(path);
+    let container = join(path, open_source(path, None)?, &beside)?;
     let format = format_at(path, container.as_ref(), format)?;
-    open(container, Some(format), &Beside::new(path))
+    open(container, Some(format), &beside)
 }
 
 /// The format of the image in `container`, which is at `path`.
@@ -73,7 +74,7 @@ impl Described {
     /// # Errors
     /// As [`open_file`].
     pub fn alone(path: &Path, format: Option<Format>) -> Result<Self> {
-        let container = open_source(path, None)?;
+        let container = join(path, open_source(path, None)?, &Beside::new(path))?;
         let format = format_at(path, container.as_ref(), format)?;
         if format == Format::Qcow2 {
             let (size, info) = Qcow2::describe(container.as_ref())?;

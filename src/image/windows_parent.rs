@@ -30,9 +30,11 @@ pub(super) fn names(paths: &[String]) -> Vec<String> {
 /// A parent.
 #[derive(Debug)]
 pub(super) struct Parent {
+    /// What it was found by.
+    pub(super) name: String,
     pub(super) disk: Arc<dyn Disk>,
-    /// It is only stood for: whoever opens the image wants to know what it says of itself, and nothing of the parent can
-    /// be read.
+    /// It is only stood for: whoever opens the image wants to know what it says of itself, and nothing of the parent
+    /// can be read.
     pub(super) absent: bool,
 }
 
@@ -62,7 +64,11 @@ pub(super) fn open(
             result => result.map(|()| false)?,
         };
         let disk = neighbours.open(name.as_bytes(), Some(format))?;
-        return Ok(Parent { disk, absent });
+        return Ok(Parent {
+            name: name.clone(),
+            disk,
+            absent,
+        });
     }
     Err(refused.unwrap_or_else(|| match names.first() {
         Some(name) => {

@@ -64,11 +64,13 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
             } else {
                 disk::open_source(path, reading.sector_size)?
             };
+            let beside = Beside::new(path);
+            let container = image::join(path, container, &beside)?;
             let format = match reading.format {
                 None if is_block_device(path)? => Some(Format::Raw),
                 named => named,
             };
-            let source = open_container(container, format, &Beside::new(path), reading, watch)?;
+            let source = open_container(container, format, &beside, reading, watch)?;
             Ok(OpenSource {
                 path: Some(path.clone()),
                 ..source

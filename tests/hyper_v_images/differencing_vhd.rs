@@ -5,7 +5,7 @@ use crate::{
     vhd::{seal, seal_structure},
 };
 use rehome::{
-    disk::{Disk, FileDisk, Kind, MemoryDisk},
+    disk::{FileDisk, Kind, MemoryDisk},
     image::{self, Beside, Check, Format, NoNeighbours, vhd::Vhd},
 };
 use std::{
@@ -229,7 +229,10 @@ fn the_parent_is_found_by_every_kind_of_name() {
         let mut child = Child::of(&parent, 5 << 20);
         child.locators = vec![(b"Mac ", vec![1, 2, 3]), locator];
         child.write(&path);
-        assert!(read_all(open(&path).as_ref()) == model);
+        let disk = open(&path);
+        assert!(read_all(disk.as_ref()) == model);
+        assert_eq!(disk.info().unwrap().backing.unwrap().name, "parent.vhd");
+        assert_eq!(image::chain(&path, None).unwrap().len(), 2);
     }
     let mut child = Child::of(&parent, 5 << 20);
     child.locators.clear();
@@ -255,6 +258,48 @@ fn the_parent_is_found_by_every_kind_of_name() {
         ) == model
     );
     assert!(image::open(container, None, &NoNeighbours).is_err());
+}
+
+#[test]
+fn a_disk_tells_of_itself_without_its_parent_and_maps_itself_over_it() {
+    let (folder, _) = parent("subformat=dynamic");
+    let parent = folder.path().join("parent.vhd");
+    let path = folder.path().join("child.vhd");
+    let mut child = Child::of(&parent, 6 << 20);
+    child.sectors = (8..16).chain(4096..4100).map(|sector| (sector, 9)).collect();
+    child.write(&path);
+    let mut own = Vec::new();
+    let mut below = 0;
+    let chain = image::chain(&path, None).unwrap();
+    assert_eq!(chain.len(), 2);
+    image::map_chain(&chain, &mut |mapped| {
+        let range = mapped.mapping.start..mapped.mapping.start + mapped.mapping.length;
+        match (mapped.depth, mapped.mapping.present) {
+            (0, true) => own.push((range, mapped.mapping.offset.unwrap())),
+            (1, true) => below += mapped.mapping.length,
+            // Behind the end of the parent.
+            (0, false) => assert_eq!(range.end, 6 << 20),
+            _ => {}
+        }
+        Ok(())
+    })
+    .unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let ranges: Vec<_> = own.iter().map(|(range, _)| range.clone()).collect();
+    assert_eq!(ranges, [8 * 512..16 * 512, 4096 * 512..4100 * 512]);
+    for (range, offset) in own {
+        assert!(
+            bytes[offset as usize..][..(range.end - range.start) as usize]
+                .iter()
+                .all(|byte| *byte == 9)
+        );
+    }
+    assert!(below > 0);
+    std::fs::remove_file(&parent).unwrap();
+    assert_eq!(try_open(&path).unwrap_err().kind, Kind::NotFound);
+    let said = image::Described::alone(&path, None).unwrap();
+    assert_eq!((said.format, said.size), (Format::Vhd, 6 << 20));
+    assert_eq!(said.info.backing.unwrap().name, "parent.vhd");
 }
 
 #[test]

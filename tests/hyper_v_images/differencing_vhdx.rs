@@ -2,8 +2,8 @@
 
 use crate::{judge::*, making::*};
 use rehome::{
-    disk::{Disk, FileDisk, Kind},
-    image::{Beside, Check, Format, NoNeighbours, vhdx::Vhdx},
+    disk::{Content, Disk, FileDisk, Kind},
+    image::{self, Beside, Check, Format, NoNeighbours, vhdx::Vhdx},
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -200,6 +200,28 @@ fn sectors_come_from_the_disk_or_from_its_parent() {
                 (backing.name.as_str(), backing.format.as_deref()),
                 ("parent.vhdx", Some("vhdx"))
             );
+            // What it has of its own: data, and zeros that hide the parent's.
+            let mut own = 0;
+            let mut at = 0;
+            while at < size {
+                for mapping in disk.map(at..size).unwrap() {
+                    assert_eq!(mapping.start, at);
+                    at += mapping.length;
+                    own += if mapping.present { mapping.length } else { 0 };
+                    assert_eq!(mapping.offset.is_some(), mapping.content == Content::Data);
+                }
+            }
+            let count: usize = blocks
+                .values()
+                .map(|block| match block {
+                    Block::Partial(sectors) => sectors.len() * sector as usize,
+                    _ => BLOCK,
+                })
+                .sum();
+            assert_eq!(own, count as u64);
+            let said = image::Described::alone(&path, None).unwrap();
+            assert_eq!((said.size, said.sector_size), (size, sector));
+            assert_eq!(said.info.backing.unwrap().name, "parent.vhdx");
             for at in (0..size as usize - 9000).step_by(77_777) {
                 let mut bytes = vec![0; 8777];
                 disk.read_at(at as u64, &mut bytes).unwrap();

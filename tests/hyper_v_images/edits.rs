@@ -3,7 +3,7 @@
 use crate::{judge::*, making::*, sinks::KINDS};
 use proptest::prelude::*;
 use rehome::{
-    disk::{Disk, FileDisk},
+    disk::FileDisk,
     image::{self, Format, Format::Vhd, Format::Vhdx, NoNeighbours},
 };
 use std::sync::Arc;

@@ -1,16 +1,11 @@
 //! VHD, fixed and dynamic.
 
 use crate::{judge::*, making::*};
-use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
-    disk::{Content, Disk, FileDisk, Kind, MemoryDisk, Overlay, Sink},
+    disk::{Content, Disk, FileDisk, Kind, MemoryDisk},
     image::{self, Check, Format, Image, NoNeighbours, vhd::Vhd},
 };
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc};
 
 /// Recomputes the checksum of the footer at `at`.
 pub fn seal(image: &mut [u8], at: usize) {

@@ -5,11 +5,7 @@ use rehome::{
     disk::{Content, Disk, FileDisk, Kind, MemoryDisk, Overlay},
     image::{self, Beside, Check, Format, Image, NoNeighbours, vhdx::Vhdx},
 };
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc};
 
 #[test]
 fn everything_that_qemu_img_makes_is_read() {

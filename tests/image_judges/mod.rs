@@ -230,6 +230,8 @@ pub struct Folder<'a> {
     pub path: &'a Path,
     pub name: &'a str,
     pub fresh: bool,
+    /// Of the first file, to begin with.
+    pub size: u64,
 }
 
 impl Folder<'_> {
@@ -245,7 +247,7 @@ impl Folder<'_> {
 
 impl image::Files for Folder<'_> {
     fn main(&self) -> Arc<dyn Disk> {
-        self.file(self.name, 0)
+        self.file(self.name, self.size)
     }
     fn name(&self) -> &str {
         self.name

@@ -3,7 +3,7 @@
 use crate::image::{MIB, convert, open, qemu_img, raw_source, run, text};
 use rehome::{
     disk::{Content, FileDisk},
-    image::{Check, Image, chain, map_chain},
+    image::{Check, chain, map_chain},
 };
 
 fn put32(bytes: &mut [u8], at: usize, value: u32) {

@@ -6,7 +6,7 @@ use crate::image::{
 };
 use proptest::{collection::vec, prelude::*};
 use rehome::{
-    disk::{Disk, FileDisk, Kind},
+    disk::{FileDisk, Kind},
     image::{self, Beside, Format, Image},
 };
 use std::{path::Path, sync::Arc};

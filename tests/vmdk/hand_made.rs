@@ -5,10 +5,7 @@ use crate::image::{
     MIB, extents, must_be_sound_and_equal, open, pattern, qemu_img, raw_source, read_all, read_in_pieces,
     text,
 };
-use rehome::{
-    disk::{Content, Disk},
-    image::{Check, Image},
-};
+use rehome::{disk::Content, image::Check};
 use std::{collections::BTreeMap, path::Path};
 
 const SECTOR: usize = 512;
@@ -503,7 +500,7 @@ fn a_descriptor_inside_the_first_of_several_pieces_is_understood() {
     let at = |name: &str| folder.path().join(name);
     let half = at("half");
     for (index, name) in ["disk.vmdk", "disk-02.vmdk"].iter().enumerate() {
-        std::fs::write(&half, &expected[index * 2 << 20..(index + 1) * 2 << 20]).unwrap();
+        std::fs::write(&half, &expected[index << 21..(index + 1) << 21]).unwrap();
         qemu_img(&["convert", "-f", "raw", "-O", "vmdk", text(&half), text(&at(name))]);
     }
     let mut bytes = std::fs::read(at("disk.vmdk")).unwrap();

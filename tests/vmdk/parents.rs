@@ -5,7 +5,7 @@ use crate::image::{
 };
 use rehome::{
     disk::{Content, Kind},
-    image::{Format, Image},
+    image::{self, Format},
 };
 use std::path::Path;
 
@@ -141,6 +141,7 @@ fn a_parent_that_has_moved_along_is_found_by_its_name_and_known_by_its_cid() {
         let before = hint_of(&top);
         replace_in(&top, &before, &format!("parentFileNameHint=\"{hint}\""));
         assert!(read_all(open(&top).as_ref()) == expected, "{hint}");
+        assert_eq!(image::chain(&top, None).unwrap().len(), 3, "{hint}");
     }
     std::fs::remove_file(folder.path().join("middle.vmdk")).unwrap();
     let error = try_open(&top).unwrap_err();

@@ -6,7 +6,7 @@ use crate::image::{
 use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::Index};
 use rehome::{
     disk::{FileDisk, Sink},
-    image::{Check, Image},
+    image::Check,
 };
 use std::{ops::Range, path::Path};
 

@@ -1,10 +1,7 @@
 //! Images that VMware's products and others made.
 
 use crate::image::{extents, qemu_img, read_all, read_in_pieces, text, try_open};
-use rehome::{
-    disk::{Disk, Kind},
-    image::Image,
-};
+use rehome::disk::Kind;
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -7,7 +7,7 @@ use crate::image::{
 use rehome::{
     disk::{Disk, FileDisk, Kind, MemoryDisk, Sink},
     image::{
-        Format, Image, NoNeighbours, Options,
+        Format, NoNeighbours, Options,
         vmdk::{self, StreamOptimized, Vmdk},
     },
 };

@@ -20,9 +20,12 @@ pub(super) fn open(
     let usual = format!("{{{wanted}}}.vdi").into_bytes();
     let mut seen = 0_usize;
     for name in std::iter::once(usual).chain(neighbours.names()?) {
-        // What is no regular file, or cannot be read, is not the parent.
-        let Ok(container) = neighbours.open(&name, Some(Format::Raw.name())) else {
-            continue;
+        let container = match neighbours.open(&name, Some(Format::Raw.name())) {
+            Ok(container) => container,
+            // Too long a chain.
+            Err(error) if error.kind == Kind::Corrupt => return Err(error),
+            // What is no regular file, or cannot be read, is not the parent.
+            Err(_) => continue,
         };
         seen += 1;
         let text = String::from_utf8_lossy(&name).into_owned();

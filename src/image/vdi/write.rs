@@ -163,7 +163,7 @@ impl Vdi {
             container.write_zeros(host..before.min(end))?;
         }
         for around in [there.start..part.start, part.end..there.end] {
-            self.copy_to(around, host - start)?;
+            self.copy_to(around, start, host)?;
         }
         container.write_at(host + (part.start - start), bytes)?;
         container.flush()?;
@@ -172,8 +172,8 @@ impl Vdi {
         self.map.set(container, block, index)
     }
 
-    /// Writes what the disk has in `range` to the same place moved by `distance` in the file.
-    fn copy_to(&self, range: Range<u64>, distance: u64) -> Result<()> {
+    /// Writes what the disk has in `range` of the block that begins at `start` to where that begins in the file, `host`.
+    fn copy_to(&self, range: Range<u64>, start: u64, host: u64) -> Result<()> {
         if self.parent.is_none() {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Vdi {
             let length = (range.end - at).min(BUFFER);
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
             self.read_at(at, &mut bytes)?;
-            self.container.write_at(at + distance, &bytes)?;
+            self.container.write_at(host + (at - start), &bytes)?;
             at += length;
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::{
     image::{
         Check, Format, Image, Info, Mapping, Named, Neighbours,
         map::{by_extents, push_mapping},
-        windows_parent,
+        windows_parent::Parent,
     },
 };
 use std::{
@@ -35,7 +35,7 @@ pub struct Vhd {
     size: u64,
     /// `None`: fixed.
     pub(super) blocks: Option<Blocks>,
-    parent: Option<Arc<dyn Disk>>,
+    parent: Option<Parent>,
     /// `None` if it was opened for reading.
     pub(super) writer: Option<Mutex<Writer>>,
 }
@@ -95,13 +95,13 @@ impl Vhd {
             buffer.fill(0);
             return Ok(());
         };
-        let there = parent.size().saturating_sub(offset).min(buffer.len() as u64);
+        let there = parent.disk.size().saturating_sub(offset).min(buffer.len() as u64);
         let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
         rest.fill(0);
         if front.is_empty() {
             return Ok(());
         }
-        parent.read_at(offset, front)
+        parent.disk.read_at(offset, front)
     }
 
     /// The extents of a `run` at `offset`, as the container or the parent below has them.
@@ -110,9 +110,9 @@ impl Vhd {
         match (run.host, &self.parent) {
             (Some(host), _) => push_shifted(map, self.container.as_ref(), host..host + run.length, offset),
             (None, Some(parent)) => {
-                let there = parent.size().clamp(offset, end);
+                let there = parent.disk.size().clamp(offset, end);
                 if there > offset {
-                    push_shifted(map, parent.as_ref(), offset..there, offset)?;
+                    push_shifted(map, parent.disk.as_ref(), offset..there, offset)?;
                     if map.last().is_some_and(|last| last.range.end < there) {
                         return Ok(());
                     }
@@ -217,23 +217,19 @@ impl Image for Vhd {
 
     fn info(&self) -> Result<Info> {
         let footer = self.footer();
-        let mut backing = None;
-        if let (Some(blocks), DiskType::Differencing) = (&self.blocks, footer.disk_type) {
-            let paths = parent::paths(self.container.as_ref(), &blocks.header)?;
-            backing = windows_parent::names(&paths)
-                .into_iter()
-                .next()
-                .map(|name| Named {
-                    name,
-                    format: Some(Format::Vhd.to_string()),
-                });
-        }
+        let backing = self.parent.as_ref().map(|parent| Named {
+            name: parent.name.clone(),
+            format: Some(Format::Vhd.to_string()),
+        });
         let text = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes)
                 .trim_end_matches(['\0', ' '])
                 .to_owned()
         };
         let geometry = footer.geometry;
+        let seconds = i64::try_from(parent::EPOCH).unwrap_or(0) + i64::from(footer.timestamp);
+        let created = jiff::Timestamp::from_second(seconds)
+            .map_or_else(|_| seconds.to_string(), |time| time.to_string());
         let mut details = vec![
             ("creator".to_owned(), text(&footer.creator)),
             (
@@ -255,7 +251,7 @@ impl Image for Vhd {
             ),
             ("current size".to_owned(), footer.current_size.to_string()),
             ("original size".to_owned(), footer.original_size.to_string()),
-            ("created".to_owned(), format!("{} s since 2000", footer.timestamp)),
+            ("created".to_owned(), created),
         ];
         if footer.saved_state {
             details.push(("saved state".to_owned(), "its machine is suspended".to_owned()));

@@ -5,22 +5,22 @@ use crate::{
     disk::{Disk, Error, Kind, Result},
     image::{
         Format, Neighbours,
-        windows_parent::{self, utf16},
+        windows_parent::{self, Parent, utf16},
     },
 };
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 /// No path is longer; a locator that claims more is not read.
 const LONGEST_LOCATOR: u32 = 64 << 10;
 
 /// Seconds from 1970 to 2000, where this format's time begins.
-const EPOCH: u64 = 946_684_800;
+pub(super) const EPOCH: u64 = 946_684_800;
 
 /// FAT keeps the time of a change in steps of two seconds.
 const SAME_TIME: u64 = 2;
 
 /// The names that the disk has for its parent, best first: relative, absolute, and the bare one of the header.
-pub(super) fn paths(container: &dyn Disk, header: &DynamicHeader) -> Result<Vec<String>> {
+fn paths(container: &dyn Disk, header: &DynamicHeader) -> Result<Vec<String>> {
     let mut relative = Vec::new();
     let mut absolute = Vec::new();
     for locator in &header.locators {
@@ -77,13 +77,12 @@ pub(super) fn open(
     container: &dyn Disk,
     header: &DynamicHeader,
     neighbours: &dyn Neighbours,
-) -> Result<Arc<dyn Disk>> {
+) -> Result<Parent> {
     let label = container.label();
     let names = windows_parent::names(&paths(container, header)?);
-    let parent = windows_parent::open(label, &names, Format::Vhd.name(), neighbours, |name, parent| {
+    windows_parent::open(label, &names, Format::Vhd.name(), neighbours, |name, parent| {
         must_be_the_parent(label, header, name, parent)
-    })?;
-    Ok(parent.disk)
+    })
 }
 
 fn must_be_the_parent(label: &str, header: &DynamicHeader, name: &str, parent: &dyn Disk) -> Result<()> {

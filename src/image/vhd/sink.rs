@@ -59,7 +59,8 @@ fn fixed(
             container.read_at(image, &mut there)?;
         }
         if there != footer {
-            let text = "cannot be resumed: its footer is another than this conversion writes. Convert again without --resume";
+            let text = "cannot be resumed: its footer is another than this conversion writes. Convert again without \
+                        --resume";
             return Err(Error::new(crate::disk::Kind::Unsafe, container.label(), text));
         }
     }

@@ -51,11 +51,13 @@ impl Vhd {
         let mut disk = Self::open(container, neighbours)?;
         let refuse = |kind, text: &str| Err(Error::new(kind, disk.label(), text));
         if disk.footer().disk_type == DiskType::Differencing {
-            let text = "is a differencing disk and is not written in place: `rehome image convert` makes one disk of it and its parent";
+            let text = "is a differencing disk and is not written in place: `rehome image convert` makes one disk of it and \
+                        its parent";
             return refuse(Kind::Unsupported, text);
         }
         if disk.footer().saved_state {
-            let text = "belongs to a machine that is suspended, and an edit would harm it: start that machine and shut it down";
+            let text = "belongs to a machine that is suspended, and an edit would harm it: start that machine and shut it \
+                        down";
             return refuse(Kind::Unsafe, text);
         }
         if let Some(error) = check(&disk, disk.footer_place()?)?.found.errors.first() {

@@ -185,7 +185,10 @@ pub(super) fn check(image: &Vhdx) -> Result<Checked> {
     partial_without_bitmap += u64::from(has_partial);
     if partial_without_bitmap > 0 {
         findings.error(|| {
-            format!("{partial_without_bitmap} chunks have blocks of which the parent has a part, and no bitmap that says which")
+            format!(
+                "{partial_without_bitmap} chunks have blocks of which the parent has a part, and no bitmap that says \
+                 which"
+            )
         });
     }
     let mut end = size;

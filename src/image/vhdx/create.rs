@@ -1,7 +1,7 @@
 //! New images: their options, and a layout that follows from the disk alone.
 //!
-//! The header section, the log (empty), the metadata region, the allocation table, and the blocks that hold something in
-//! the order of the disk; all of them in a fixed image.
+//! The header section, the log (empty), the metadata region, the allocation table, and the blocks that hold something
+//! in the order of the disk; all of them in a fixed image.
 
 use super::{
     MIB,
@@ -41,8 +41,8 @@ pub struct Options {
     pub block_size: u32,
     /// `log_size` in bytes, whole MiB; 1 MiB unless something else is said.
     pub log_size: u32,
-    /// `block_state_zero`: blocks that hold nothing are marked as zeros, which is the default here and in qemu-img. Off,
-    /// they are marked as not present: every program reads zeros there too, but the specification lets it read
+    /// `block_state_zero`: blocks that hold nothing are marked as zeros, which is the default here and in qemu-img.
+    /// Off, they are marked as not present: every program reads zeros there too, but the specification lets it read
     /// anything.
     pub block_state_zero: bool,
 }
@@ -221,7 +221,7 @@ impl Layout {
                     0
                 } else if fixed {
                     place += self.geometry.block;
-                    place - self.geometry.block | state::FULLY_PRESENT
+                    (place - self.geometry.block) | state::FULLY_PRESENT
                 } else {
                     state::ZERO
                 };

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     disk::{Content, Disk, Extent, Result, check_range, push_extent},
     image::{
-        Check, Format, Image, Info, Mapping, Named, Neighbours, map::push_mapping, windows_parent::utf16,
+        Check, Format, Image, Info, Mapping, Named, Neighbours,
+        map::push_mapping,
+        windows_parent::{Parent, utf16},
     },
 };
 use std::{
@@ -34,8 +36,7 @@ pub struct Vhdx {
     pub(super) regions: Regions,
     pub(super) metadata: Metadata,
     pub(super) blocks: Blocks,
-    locator: Option<Locator>,
-    parent: Option<Arc<dyn Disk>>,
+    parent: Option<Parent>,
     /// `None` if it was opened for reading.
     pub(super) writer: Option<Mutex<Writer>>,
 }
@@ -52,11 +53,10 @@ impl Vhdx {
         let label = container.label();
         let blocks = Blocks::new(Geometry::of(&metadata), &regions.bat)
             .map_err(|flaw| flaw.of(label).at(regions.bat.start))?;
-        let (mut locator, mut parent) = (None, None);
+        let mut parent = None;
         if let Some(bytes) = &metadata.locator {
             let found = Locator::parse(bytes).map_err(|flaw| flaw.of(label).at(regions.metadata.start))?;
             parent = Some(found.open(label, metadata.logical_sector, neighbours)?);
-            locator = Some(found);
         }
         Ok(Self {
             container,
@@ -64,7 +64,6 @@ impl Vhdx {
             regions,
             metadata,
             blocks,
-            locator,
             parent,
             writer: None,
         })
@@ -85,13 +84,13 @@ impl Vhdx {
             buffer.fill(0);
             return Ok(());
         };
-        let there = parent.size().saturating_sub(offset).min(buffer.len() as u64);
+        let there = parent.disk.size().saturating_sub(offset).min(buffer.len() as u64);
         let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
         rest.fill(0);
         if front.is_empty() {
             return Ok(());
         }
-        parent.read_at(offset, front)
+        parent.disk.read_at(offset, front)
     }
 
     /// The extents of a `run` at `offset`, as the container or the parent below has them.
@@ -102,9 +101,9 @@ impl Vhdx {
                 push_shifted(map, self.container.as_ref(), host..host + run.length, offset)?;
             }
             (Kept::Parent, Some(parent)) => {
-                let there = parent.size().clamp(offset, end);
+                let there = parent.disk.size().clamp(offset, end);
                 if there > offset {
-                    push_shifted(map, parent.as_ref(), offset..there, offset)?;
+                    push_shifted(map, parent.disk.as_ref(), offset..there, offset)?;
                     if map.last().is_some_and(|last| last.range.end < there) {
                         return Ok(());
                     }
@@ -219,12 +218,11 @@ impl Image for Vhdx {
         let header = &self.headers.current;
         let mut creator = vec![0; 512];
         self.container.read_at(8, &mut creator)?;
-        let kind = match (&self.locator, metadata.leave_allocated) {
+        let kind = match (&self.parent, metadata.leave_allocated) {
             (Some(_), _) => "differencing",
             (None, true) => "fixed",
             (None, false) => "dynamic",
         };
-        let names = self.locator.as_ref().map(Locator::names).unwrap_or_default();
         let mut details = vec![
             ("creator".to_owned(), utf16(&creator, u16::from_le_bytes)),
             ("disk id".to_owned(), metadata.disk_id.to_string()),
@@ -239,8 +237,8 @@ impl Image for Vhdx {
         Ok(Info {
             subformat: Some(kind.to_owned()),
             unit: Some(metadata.block_size.into()),
-            backing: names.into_iter().next().map(|name| Named {
-                name,
+            backing: self.parent.as_ref().map(|parent| Named {
+                name: parent.name.clone(),
                 format: Some(Format::Vhdx.to_string()),
             }),
             dirty: !header.log.is_nil(),

@@ -84,7 +84,8 @@ pub(super) enum Flaw {
     #[error("has a block of which some sectors are the parent's, and no bitmap that says which")]
     NoBitmap,
     #[error(
-        "has a parent locator of the kind {0}; b04aefb7-d19e-4a81-b789-25b8e9445913, VHDX, is the only one that is known"
+        "has a parent locator of the kind {0}; b04aefb7-d19e-4a81-b789-25b8e9445913, VHDX, is the only one that is \
+         known"
     )]
     LocatorType(Uuid),
     #[error("has a damaged parent locator: {0}")]

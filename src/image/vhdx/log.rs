@@ -151,8 +151,8 @@ impl Log<'_> {
         Ok(sector)
     }
 
-    /// Calls `each` with every descriptor of `head`, whose entry is at `at`, and with its data; `Ok(false)` if one of them
-    /// is not whole. Every sector is looked at once, in order, and given to `every` first.
+    /// Calls `each` with every descriptor of `head`, whose entry is at `at`, and with its data; `Ok(false)` if one of
+    /// them is not whole. Every sector is looked at once, in order, and given to `every` first.
     fn walk(
         &self,
         at: u64,
@@ -246,8 +246,8 @@ impl Log<'_> {
         Ok((Some(Entry { at, head }), true))
     }
 
-    /// The newest sequence of entries that is whole, from its tail on (2.3.3 "Log Replay"). `None` if nothing of this log
-    /// was ever written: then nothing was changed either.
+    /// The newest sequence of entries that is whole, from its tail on (2.3.3 "Log Replay"). `None` if nothing of this
+    /// log was ever written: then nothing was changed either.
     fn active_sequence(&self) -> Result<Option<Vec<Entry>>> {
         let mut newest: Vec<Entry> = Vec::new();
         let mut any = false;

@@ -6,15 +6,14 @@ use super::{
 };
 use crate::{
     disk::{
-        Disk, Error, Kind, Result,
+        Error, Kind, Result,
         field::{bytes_at, u16_le, u32_le},
     },
     image::{
         Format, Neighbours,
-        windows_parent::{self, utf16},
+        windows_parent::{self, Parent, utf16},
     },
 };
-use std::sync::Arc;
 use uuid::{Uuid, uuid};
 
 /// The kind of locator that names another VHDX.
@@ -79,17 +78,12 @@ impl Locator {
     }
 
     /// The names to try beside the disk.
-    pub(super) fn names(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         windows_parent::names(&self.paths)
     }
 
     /// Opens the parent of the disk called `label`, which has sectors of `sector_size` bytes.
-    pub(super) fn open(
-        &self,
-        label: &str,
-        sector_size: u32,
-        neighbours: &dyn Neighbours,
-    ) -> Result<Arc<dyn Disk>> {
+    pub(super) fn open(&self, label: &str, sector_size: u32, neighbours: &dyn Neighbours) -> Result<Parent> {
         let format = Format::Vhdx.name();
         let parent = windows_parent::open(label, &self.names(), format, neighbours, |name, parent| {
             let found = Headers::find(parent)?.current.data_write;
@@ -112,7 +106,7 @@ impl Locator {
             );
             return Err(Error::new(Kind::Corrupt, parent.disk.label(), text));
         }
-        Ok(parent.disk)
+        Ok(parent)
     }
 }
 

@@ -59,7 +59,8 @@ fn fixed(container: Arc<dyn Disk>, size: u64, layout: &Layout, files: &dyn Files
             if there == bytes {
                 return Ok(());
             }
-            let text = "cannot be resumed: its tables are others than this conversion writes. Convert again without --resume";
+            let text = "cannot be resumed: its tables are others than this conversion writes. Convert again without \
+                        --resume";
             Err(Error::new(crate::disk::Kind::Unsafe, container.label(), text))
         })?;
     }

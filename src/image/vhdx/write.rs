@@ -44,7 +44,8 @@ impl Vhdx {
         let mut disk = Self::open(container.clone(), neighbours)?;
         let refuse = |kind, text: &str| Err(Error::new(kind, disk.label(), text));
         if disk.has_parent() {
-            let text = "is a differencing disk and is not written in place: `rehome image convert` makes one disk of it and its parent";
+            let text = "is a differencing disk and is not written in place: `rehome image convert` makes one disk of it and \
+                        its parent";
             return refuse(Kind::Unsupported, text);
         }
         if let Some(error) = check(&disk)?.found.errors.first() {

@@ -249,6 +249,8 @@ fn a_rate_is_kept_to_and_progress_is_told() {
     let begun = std::time::Instant::now();
     let output = rehome(&[
         "convert",
+        "-m",
+        "1",
         "-r",
         "4M",
         "--progress",

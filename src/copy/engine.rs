@@ -54,7 +54,8 @@ pub struct Pace<'a> {
     pub sparse: Option<u64>,
     /// What may be left to the kernel.
     pub offload: Offload,
-    /// What holds it back.
+    /// What holds it back. A thread rests after what it has moved: at its beginning a copy may be ahead of its rate by one
+    /// chunk for each thread.
     pub brake: Option<&'a Brake>,
 }
 

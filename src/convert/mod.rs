@@ -89,6 +89,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    let (format, options) = products.disk_format(&plan)?;
+    products.describe(&plan, &examined, &mut *destination)?;
     let brake = job.copying.brake();
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
@@ -100,8 +102,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
             };
             let product = Product {
                 name,
-                format: job.format,
-                options: crate::image::Options::default(),
+                format,
+                options: options.clone(),
                 out: products.place_of(name),
                 existing: false,
                 verify: job.verify,

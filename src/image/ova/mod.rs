@@ -17,7 +17,7 @@ pub use image::Ova;
 pub use new_archive::NewArchive;
 pub use new_descriptor::{NewAdapter, NewController, NewDisk, NewMachine};
 pub use package::{Package, Spool};
-pub use sink::{Options, OvaSink, create, disk_options, new_disk};
+pub use sink::{Options, OvaSink, create, disk_options, disk_words, new_disk};
 
 pub(super) use package::{is_archive, is_descriptor};
 

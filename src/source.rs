@@ -12,7 +12,7 @@ use crate::{
     guest::{self, Guest, Inspection, OtherVolume},
     image::{Format, ova::Package},
     job::Source,
-    locator::{self, Reading},
+    locator::{self, Passing, Reading},
     machine::Firmware,
     output::{ManifestState, PackageFacts, Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
@@ -36,6 +36,7 @@ pub struct Opened {
     others: Vec<String>,
     lasts: bool,
     packages: Vec<(String, Package)>,
+    passing: Vec<(String, Passing)>,
     remarks: Vec<String>,
 }
 
@@ -98,6 +99,8 @@ impl Opened {
             format: source.format,
             sector_size: source.sector_size,
             directly: source.directly,
+            forward: source.forward,
+            size: source.size,
             temporary_folder: source.temporary_folder.clone(),
         };
         let mut opened = Self {
@@ -108,6 +111,7 @@ impl Opened {
             others: Vec::new(),
             lasts: true,
             packages: Vec::new(),
+            passing: Vec::new(),
             remarks: Vec::new(),
         };
         for locator in &source.disks {
@@ -124,6 +128,9 @@ impl Opened {
             opened
                 .packages
                 .extend(one.package.map(|package| (locator.to_string(), package)));
+            opened
+                .passing
+                .extend(one.passing.map(|passing| (locator.to_string(), passing)));
             opened.remarks.extend(one.remarks);
         }
         Ok(opened)
@@ -184,7 +191,28 @@ impl Opened {
                 ManifestState::Absent
             },
         };
-        self.packages.iter().map(facts).collect()
+        let passing = self.passing.iter().filter_map(|(name, passing)| {
+            let hardware = passing.hardware()?.clone();
+            let (package, manifest) = (name.clone(), ManifestState::NotRead);
+            Some(PackageFacts {
+                package,
+                hardware,
+                manifest,
+            })
+        });
+        self.packages.iter().map(facts).chain(passing).collect()
+    }
+
+    /// Those that are read as they pass end where they should; `false`: one of them is a package without a manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for what is cut short, goes on, or has another digest than its manifest says.
+    pub fn must_be_at_end(&self) -> disk::Result<bool> {
+        let mut compared = true;
+        for (_, passing) in &self.passing {
+            compared &= passing.must_be_at_end()? || passing.hardware().is_none();
+        }
+        Ok(compared)
     }
 
     /// Compares every file of the packages among them with its digest in the manifest.

@@ -181,10 +181,8 @@ fn of_all_kinds() -> (Maker, Vec<Vec<u8>>) {
 
 fn reading(folder: &Path) -> Reading {
     Reading {
-        format: None,
-        sector_size: None,
-        directly: false,
         temporary_folder: folder.to_owned(),
+        ..Reading::default()
     }
 }
 

@@ -7,6 +7,7 @@ mod in_place;
 mod mending;
 mod planning;
 mod products;
+mod standard_output;
 mod verifying;
 
 pub use image::{ImageConverted, convert_image, create_image, repair_image};
@@ -19,6 +20,7 @@ use crate::{
     destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
+    locator::Locator,
     machine,
     output::{DiskWritten, Report},
     plan::Plan,
@@ -45,6 +47,9 @@ pub enum Converted {
 /// # Errors
 /// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
 pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
+    if job.out == Locator::Standard {
+        return standard_output::convert(job, watch);
+    }
     let watch = Stoppable::new(watch);
     let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");

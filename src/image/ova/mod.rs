@@ -3,6 +3,7 @@
 
 mod descriptor;
 mod flaw;
+mod forward;
 mod image;
 mod manifest;
 mod new_archive;
@@ -13,6 +14,7 @@ mod tar;
 mod units;
 
 pub use descriptor::{Adapter, Controller, Hardware};
+pub use forward::{Beginning, ForwardOva};
 pub use image::Ova;
 pub use new_archive::NewArchive;
 pub use new_descriptor::{NewAdapter, NewController, NewDisk, NewMachine};

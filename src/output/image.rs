@@ -109,6 +109,32 @@ pub fn image_info(
     })
 }
 
+/// The same of an image that is no file of this host.
+///
+/// # Errors
+/// Those of the image.
+pub fn disk_info(image: &dyn Image, allocation: bool) -> disk::Result<ImageInfo> {
+    let allocation = match allocation {
+        true => Some(survey(image)?.into()),
+        false => None,
+    };
+    let facts = ImageFacts {
+        image: image.label().to_owned(),
+        format: image.format().to_string(),
+        virtual_size: image.size(),
+        sector_size: image.sector_size(),
+        file_size: image.size(),
+        disk_size: None,
+        info: image.info()?,
+        allocation,
+        problem: None,
+    };
+    Ok(ImageInfo {
+        schema: INFO_SCHEMA,
+        images: vec![facts],
+    })
+}
+
 fn facts(
     path: &Path,
     image: &dyn Image,

@@ -9,7 +9,7 @@ pub mod virtual_machine;
 
 pub use image::{
     Allocation, CHECK_SCHEMA, COMPARE_SCHEMA, Checked, Compared, INFO_SCHEMA, ImageFacts, ImageInfo,
-    MapStyle, image_info, print_map,
+    MapStyle, disk_info, image_info, print_map,
 };
 pub use report::{
     Bytes, DiskWritten, Judgement, ManifestState, PackageFacts, REPORT_SCHEMA, Report, SourceFacts,

@@ -1,16 +1,17 @@
 //! `rehome image compare`: do two images hold the same disk?
 
 use super::{
-    Outcome, Result, print_json, print_text,
+    Outcome, Result, open, print_json, print_text,
     progress::{Progress, Style},
+    source_arguments::locator,
 };
 use crate::{
     copy::{compare, compare_maps},
-    image::{self, Format},
+    image::Format,
+    locator::Locator,
     output::{COMPARE_SCHEMA, Compared},
     watch::Watch as _,
 };
-use std::path::PathBuf;
 
 /// Compare the disks in two images, whatever their formats
 ///
@@ -18,13 +19,13 @@ use std::path::PathBuf;
 /// made; 4 they differ.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One image
-    #[arg(value_name = "IMAGE1")]
-    one: PathBuf,
+    /// One image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    #[arg(value_name = "IMAGE1", value_parser = locator())]
+    one: Locator,
 
     /// The other
-    #[arg(value_name = "IMAGE2")]
-    other: PathBuf,
+    #[arg(value_name = "IMAGE2", value_parser = locator())]
+    other: Locator,
 
     /// Format of the first, whatever its first bytes are
     #[arg(short = 'f', long, value_name = "FORMAT")]
@@ -56,8 +57,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let one = image::open_file(&arguments.one, arguments.format)?;
-    let other = image::open_file(&arguments.other, arguments.other_format)?;
+    let one = open(&arguments.one, arguments.format)?;
+    let other = open(&arguments.other, arguments.other_format)?;
     let progress = Progress::start(Style::Auto)?;
     progress.stage("compare", one.size().max(other.size()));
     let threads = arguments.threads.map_or(0, usize::from);

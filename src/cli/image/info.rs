@@ -1,18 +1,18 @@
 //! `rehome image info`: what an image says of itself.
 
-use super::{Outcome, Result, print_json, print_text};
+use super::{Outcome, Result, open, print_json, print_text, source_arguments::locator};
 use crate::{
     image::Format,
-    output::{ImageInfo, image_info},
+    locator::Locator,
+    output::{ImageInfo, disk_info, image_info},
 };
-use std::path::PathBuf;
 
 /// Say what an image is: its format, sizes, backing file, snapshots
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    /// The image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    #[arg(value_name = "IMAGE", value_parser = locator())]
+    image: Locator,
 
     /// Its format, whatever its first bytes are
     #[arg(short, long, value_name = "FORMAT")]
@@ -36,12 +36,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let info: ImageInfo = image_info(
-        &arguments.image,
-        arguments.format,
-        arguments.backing_chain,
-        arguments.allocation,
-    )?;
+    let info: ImageInfo = match &arguments.image {
+        Locator::Path(path) => image_info(
+            path,
+            arguments.format,
+            arguments.backing_chain,
+            arguments.allocation,
+        )?,
+        other => disk_info(&*open(other, arguments.format)?, arguments.allocation)?,
+    };
     if arguments.json || arguments.output.as_deref() == Some("json") {
         print_json(&info)?;
     } else {

@@ -1,23 +1,21 @@
 //! `rehome image map`: where the bytes of a disk are.
 
-use super::{Outcome, Result};
+use super::{Outcome, Result, open, source_arguments::locator};
 use crate::{
     disk::Error,
     image::{self, Format},
+    locator::Locator,
     output::{MapStyle, print_map},
 };
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::io::{self, Write as _};
 
 /// Say where the bytes of an image's disk are: which run is data, which zeros, in which image of its chain and at which
 /// place of the file
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    /// The image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    #[arg(value_name = "IMAGE", value_parser = locator())]
+    image: Locator,
 
     /// Its format, whatever its first bytes are
     #[arg(short, long, value_name = "FORMAT")]
@@ -33,7 +31,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let chain = image::chain(&arguments.image, arguments.format)?;
+    let chain = match &arguments.image {
+        Locator::Path(path) => image::chain(path, arguments.format)?,
+        other => vec![open(other, arguments.format)?],
+    };
     let json = arguments.json || arguments.output.as_deref() == Some("json");
     let style = if json { MapStyle::Json } else { MapStyle::Table };
     let mut out = io::BufWriter::new(io::stdout().lock());

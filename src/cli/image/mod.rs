@@ -8,7 +8,14 @@ mod info;
 mod map;
 
 use super::{Outcome, Result, print_json, print_text, progress, source_arguments};
+use crate::{
+    disk,
+    image::{self, Format, Image},
+    locator::{Locator, Reading, open_one},
+    watch::Unwatched,
+};
 use clap::Subcommand;
+use std::sync::Arc;
 
 /// Look at, check, compare, convert and make disk images
 #[derive(Debug, clap::Args)]
@@ -36,4 +43,17 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         Command::Convert(arguments) => convert::run(arguments),
         Command::Create(arguments) => create::run(arguments),
     }
+}
+
+/// Opens the image that `locator` names.
+fn open(locator: &Locator, format: Option<Format>) -> disk::Result<Arc<dyn Image>> {
+    if let Locator::Path(path) = locator {
+        return image::open_file(path, format);
+    }
+    let reading = Reading {
+        format,
+        temporary_folder: std::env::temp_dir(),
+        ..Reading::default()
+    };
+    open_one(locator, &reading, &Unwatched)
 }

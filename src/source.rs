@@ -600,11 +600,9 @@ impl Examined {
     /// What probably starts a system that is not understood: what a package says of its machine, else an EFI system
     /// partition is there, or not.
     pub fn likely_firmware(&self) -> Firmware {
-        let said = self
-            .packages
-            .iter()
-            .filter_map(|package| package.hardware.firmware.as_deref());
-        match said.last() {
+        let packages = self.packages.iter();
+        let mut said = packages.filter_map(|package| package.hardware.firmware.as_deref());
+        match said.next() {
             Some("efi") => return Firmware::Uefi,
             Some("bios") => return Firmware::Bios,
             _ => {}

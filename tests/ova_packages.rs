@@ -157,7 +157,7 @@ fn of_all_kinds() -> (Maker, Vec<Vec<u8>>) {
     }
     let packed = name(3, ".raw.gz");
     let attributes = format!("{} ovf:compression='gzip'", size(&maker, &packed));
-    maker.disk(&packed, &[packed.clone()], &attributes, "");
+    maker.disk(&packed, std::slice::from_ref(&packed), &attributes, "");
     for (number, href, chunk) in [(4, name(4, ".raw"), 1_000_000), (5, name(5, ".raw.gz"), 3000)] {
         let whole = fs::read(maker.path(&href)).unwrap();
         let chunks: Vec<String> = whole

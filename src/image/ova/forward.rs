@@ -5,7 +5,7 @@ use super::{
     descriptor::{self, Descriptor, Hardware},
     flaw::Flaw,
     manifest::{self, Algorithm, Entry},
-    tar::{BLOCK, Step, Walk},
+    tar::{BLOCK, HEADER, Step, Walk},
 };
 use crate::{
     disk::{Error, Kind, Result},
@@ -115,7 +115,7 @@ pub struct Beginning {
     /// Name and size of the disk's file.
     disk: (String, u64),
     /// Its first sector.
-    first: [u8; BLOCK as usize],
+    first: [u8; HEADER],
     digests: Vec<(String, Digests)>,
     manifest: Option<Vec<Entry>>,
 }
@@ -133,7 +133,7 @@ impl Beginning {
         let mut manifest = None;
         let mut only = None;
         while walk.at < MOST_BEFORE {
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; HEADER];
             let Ok(()) = stream.read_exact(&mut block) else {
                 return Ok(None);
             };
@@ -158,7 +158,7 @@ impl Beginning {
                 None if is(".ovf") => {}
                 None => return Ok(None),
                 Some(descriptor) if is_the_disk(descriptor, &name, size) => {
-                    let mut first = [0; BLOCK as usize];
+                    let mut first = [0; HEADER];
                     let read = size >= BLOCK && stream.read_exact(&mut first).is_ok();
                     if !read || !ForwardVmdk::recognises(&first) {
                         return Ok(None);
@@ -310,14 +310,14 @@ impl ForwardOva {
             let text = format!("is cut short: {missing} bytes of \"{}\" are missing", rest.disk);
             return Err(Error::new(Kind::Corrupt, &*rest.label, text));
         }
-        rest.to_the_end()?;
+        rest.read_rest()?;
         rest.compare()
     }
 }
 
 impl Rest {
     /// Reads all files behind the disk.
-    fn to_the_end(&mut self) -> Result<()> {
+    fn read_rest(&mut self) -> Result<()> {
         let only = self.hashers.only;
         let digests = std::mem::take(&mut self.hashers).finish();
         self.digests.push((self.disk.clone(), digests));
@@ -327,7 +327,7 @@ impl Rest {
             .read_exact(&mut padding)
             .map_err(|error| cut(&self.label, error))?;
         loop {
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; HEADER];
             match self.stream.read_exact(&mut block) {
                 Ok(()) => {}
                 // An archive without an end mark is one.

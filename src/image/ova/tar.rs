@@ -7,6 +7,9 @@ use crate::disk::{self, Disk, field};
 /// Headers and contents begin on a multiple of this.
 pub(super) const BLOCK: u64 = 512;
 
+/// Bytes of a header: one block.
+pub(super) const HEADER: usize = 512;
+
 /// A file in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
@@ -37,7 +40,7 @@ pub(super) fn members(archive: &dyn Disk) -> disk::Result<Vec<Member>> {
         if end - at < BLOCK {
             return Err(flawed(Flaw::TarCutHeader { at, end }));
         }
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; HEADER];
         archive.read_at(at, &mut block)?;
         let start = at + BLOCK;
         match walk.step(&block).map_err(flawed)? {
@@ -67,7 +70,7 @@ pub(super) fn first_file(archive: &dyn Disk) -> Option<String> {
     // Before a file come no more than a global header, its own header and its name.
     for _ in 0..8 {
         let start = walk.at.checked_add(BLOCK)?;
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; HEADER];
         archive.read_at(walk.at, &mut block).ok()?;
         match walk.step(&block).ok()? {
             Step::End => return None,
@@ -121,7 +124,7 @@ pub(super) enum Step {
 
 impl Walk {
     /// Takes the header at [`Walk::at`], and goes on to the next.
-    pub(super) fn step(&mut self, block: &[u8; BLOCK as usize]) -> Result<Step, Flaw> {
+    pub(super) fn step(&mut self, block: &[u8; HEADER]) -> Result<Step, Flaw> {
         let at = self.at;
         // Two blocks of zeros end an archive; one is enough for it to be one.
         let Some(header) = header(block, at)? else {
@@ -224,7 +227,7 @@ struct Header {
 }
 
 /// The header in `block`, which lies at byte `at`; `None`: zeros.
-fn header(block: &[u8; BLOCK as usize], at: u64) -> Result<Option<Header>, Flaw> {
+fn header(block: &[u8; HEADER], at: u64) -> Result<Option<Header>, Flaw> {
     if block.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -301,14 +304,14 @@ fn text(name: &[u8]) -> String {
 }
 
 /// The size that a whole header of the file `name` gives it; `None` for anything else.
-pub(super) fn size_of(block: &[u8; BLOCK as usize], name: &str) -> Option<u64> {
+pub(super) fn size_of(block: &[u8; HEADER], name: &str) -> Option<u64> {
     let header = header(block, 0).ok()??;
     (header.kind == Kind::File && header.name == name.as_bytes()).then_some(header.size)
 }
 
 /// The header of a file of ours. Time, owner and mode are the same for all: the same package is the same bytes.
-pub(super) fn file_header(name: &str, size: u64) -> [u8; BLOCK as usize] {
-    let mut block = [0; BLOCK as usize];
+pub(super) fn file_header(name: &str, size: u64) -> [u8; HEADER] {
+    let mut block = [0; HEADER];
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = block.get_mut(at..at.saturating_add(bytes.len())) {
             place.copy_from_slice(bytes);

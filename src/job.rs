@@ -18,6 +18,8 @@ pub struct Source {
     pub format: Option<Format>,
     /// `--sector-size`: logical sector in bytes where the file cannot say it (512 unless a table tells otherwise).
     pub sector_size: Option<u32>,
+    /// `-l`: the disk as it was at the time of this snapshot inside its image.
+    pub snapshot: Option<String>,
     /// `-T none`: files and devices are read past the host's cache.
     pub directly: bool,
     /// What comes through a pipe is read once, in order, where its format allows that.

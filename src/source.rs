@@ -10,7 +10,7 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::{Format, ova::Package},
+    image::{self, Format, ova::Package},
     job::Source,
     locator::{self, Passing, Reading},
     machine::Firmware,
@@ -98,6 +98,7 @@ impl Opened {
         let reading = Reading {
             format: source.format,
             sector_size: source.sector_size,
+            snapshot: source.snapshot.clone(),
             directly: source.directly,
             forward: source.forward,
             size: source.size,
@@ -121,7 +122,13 @@ impl Opened {
                 opened.disks.push(image);
             }
             match one.path {
-                Some(path) => opened.paths.push(path),
+                Some(path) => {
+                    let beside = one.package.iter().flat_map(Package::files_beside);
+                    let mut files: Vec<PathBuf> = beside.map(|name| path.with_file_name(name)).collect();
+                    files.retain(|file| *file != path);
+                    opened.paths.push(path);
+                    opened.paths.append(&mut files);
+                }
                 None => opened.others.push(locator.to_string()),
             }
             opened.lasts &= one.lasts;
@@ -232,7 +239,8 @@ impl Opened {
     /// # Errors
     /// Those of looking at the files.
     pub fn identity(&self) -> disk::Result<Digest> {
-        let paths: Vec<&Path> = self.paths.iter().map(PathBuf::as_path).collect();
+        let parts: Vec<PathBuf> = self.paths.iter().flat_map(|path| image::parts(path)).collect();
+        let paths: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
         let files = copy::source_identity(&paths)?;
         if self.others.is_empty() {
             return Ok(files);

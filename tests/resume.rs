@@ -54,7 +54,7 @@ const PAGE: usize = 4096;
 impl Container {
     fn power_cut(&self, numbers: &mut Numbers) {
         let mut cells = self.cells.lock().unwrap();
-        let mut after = cells.durable.clone();
+        let mut after = std::mem::take(&mut cells.durable);
         // The length is as it was then or is now; a filesystem writes it with the rest of its metadata.
         if numbers.below(2) == 0 {
             after.resize(cells.now.len(), 0);
@@ -65,7 +65,7 @@ impl Container {
                 after[range.clone()].copy_from_slice(&cells.now[range]);
             }
         }
-        cells.durable = after.clone();
+        cells.durable.clone_from(&after);
         cells.now = after;
     }
 
@@ -123,9 +123,18 @@ impl Disk for Container {
         if self.left.load(Ordering::SeqCst) == 0 {
             return Err(Error::new(Kind::Io, &*self.name, "the power is gone"));
         }
-        let now = cells.now.clone();
-        cells.durable = now;
-        cells.pending.clear();
+        let Cells {
+            now,
+            durable,
+            pending,
+        } = &mut *cells;
+        durable.resize(now.len(), 0);
+        for page in pending.drain(..) {
+            let range = page * PAGE..((page + 1) * PAGE).min(now.len());
+            if !range.is_empty() {
+                durable[range.clone()].copy_from_slice(&now[range]);
+            }
+        }
         Ok(())
     }
     fn set_size(&self, size: u64) -> Result<()> {
@@ -273,7 +282,7 @@ fn qemu_img(arguments: &[&str]) {
 /// Every kind of image that can be written. Formats are told apart by asking for one.
 fn kinds() -> Vec<(Format, Options)> {
     let mut kinds = Vec::new();
-    let variants: [(bool, &str); 9] = [
+    let variants: [(bool, &str); 10] = [
         (false, ""),
         (true, ""),
         (true, "compression_type=zstd"),
@@ -282,6 +291,7 @@ fn kinds() -> Vec<(Format, Options)> {
         (false, "subformat=monolithicFlat"),
         (false, "subformat=streamOptimized"),
         (false, "cluster_size=4096"),
+        (false, "cluster_size=2M"),
         (false, "static=on"),
     ];
     for format in Format::ALL {
@@ -326,7 +336,7 @@ fn every_format_that_lost_its_power_again_and_again_ends_in_the_same_bytes() {
     assert!(kinds.iter().any(|(format, _)| *format == Format::Qcow2));
     for (format, options) in kinds {
         let mut known = 0;
-        for seed in 0..6 {
+        for seed in 0..4 {
             known += lose_power(format, &options, seed);
         }
         assert!(known > 0, "{format} {options:?}: no run has trusted anything");
@@ -472,7 +482,7 @@ fn the_program_goes_on_where_it_was_killed() {
         let mut broken = 0;
         let slow = ["--rate-limit", "5M", "--checkpoint", "1M", "-m", "2"];
         let mut arguments = slow.to_vec();
-        for _ in 0..4 {
+        for _ in 0..3 {
             let mut child = convert(&raw, &out, *format, &arguments);
             thread::sleep(Duration::from_millis(40 + numbers.below(160)));
             if child.try_wait().unwrap().is_some() {
@@ -481,7 +491,10 @@ fn the_program_goes_on_where_it_was_killed() {
             }
             // SIGKILL.
             child.kill().unwrap();
-            child.wait().unwrap();
+            if child.wait().unwrap().success() {
+                // It was faster than the kill.
+                break;
+            }
             broken += 1;
             assert!(!out.exists(), "{format}: nothing half-made has the final name");
             if rough.join(format!(".{NAME}.rehome-work")).exists() && !arguments.contains(&"--resume") {

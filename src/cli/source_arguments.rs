@@ -51,6 +51,7 @@ impl ReadingArguments {
             disks,
             format: self.source_format,
             sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
+            snapshot: None,
             directly: false,
             forward: false,
             size: None,

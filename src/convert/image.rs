@@ -41,6 +41,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     let watch = Stoppable::new(watch);
     let mut stages = Stages::new(&watch);
     let mut report = Report::new("image convert");
+    must_stand_alone(job)?;
     let opened = Opened::open(&job.source, &watch)?;
     if job.resume && !opened.lasts() {
         return Err(no_second_time());
@@ -141,6 +142,15 @@ fn passed_well(opened: &Opened, report: &mut Report, destination: &mut dyn Desti
     Ok(())
 }
 
+/// Zeros are left out of what is converted, and would show what lies below.
+fn must_stand_alone(job: &ImageJob) -> Result<()> {
+    if !job.options.words.iter().any(|(name, _)| name == "backing_file") {
+        return Ok(());
+    }
+    let text = "a converted image stands alone; `rehome image create -b` makes one that stands on another";
+    Err(Error::new(Kind::Unsupported, "-o backing_file", text))
+}
+
 /// What a resumed run must have in common with the first one: all that decides a byte of the result.
 fn plan_digest(job: &ImageJob, source: Format) -> Result<Digest> {
     let options = (
@@ -148,6 +158,7 @@ fn plan_digest(job: &ImageJob, source: Format) -> Result<Digest> {
         job.options.compress,
         job.copying.sparse,
         job.existing,
+        &job.source.snapshot,
     );
     digest_of("job", &("image convert", source, job.format, options))
 }

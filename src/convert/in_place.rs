@@ -129,6 +129,11 @@ impl Writable {
         };
         let mut images: Vec<Arc<dyn Disk>> = Vec::new();
         for (path, format) in paths.iter().zip(opened.formats()) {
+            if image::parts(path).len() > 1 {
+                let text = "is the first part of a disk in several files, which is not edited where it lies: `rehome image \
+                            convert` makes one file of them";
+                return Err(Error::new(Kind::Unsupported, path.display().to_string(), text));
+            }
             let neighbours = EditedBeside {
                 beside: Beside::new(path),
                 files: &files,

@@ -40,6 +40,10 @@ impl Watch for Stoppable<'_> {
         self.watch.advance(bytes);
     }
 
+    fn say(&self, text: &str) {
+        self.watch.say(text);
+    }
+
     fn cancelled(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.watch.cancelled()
     }

@@ -102,11 +102,10 @@ impl Job<'_> {
                 schedule.next()?
             };
             let (range, data) = match next {
-                None => break,
-                Some(Work::Known { first, count, .. } | Work::Skip { first, count }) => {
-                    (chunk_range(self.size, first, count), Vec::new())
-                }
-                Some(Work::Read { index, data }) => (chunk_range(self.size, index, 1), data),
+                Some(Work::Read { first, count, data }) => (chunk_range(self.size, first, count), data),
+                Some(Work::Skip { first, count }) => (chunk_range(self.size, first, count), Vec::new()),
+                // No ledger knows anything here.
+                Some(Work::Known(_)) | None => break,
             };
             // Work is handed out in ascending order: all that lies below is in somebody's hands.
             if range.start >= self.difference.load(Ordering::Acquire) {

@@ -3,7 +3,7 @@
 
 use super::{
     brake::Brake,
-    hash::{CHUNK, ChunkHash, DiskHasher, Run, chunk_range, chunks},
+    hash::{CHUNK, DiskHasher, Run, chunk_range, chunks},
     ledger::{Ledger, NoLedger},
     offload::{Offload, Offloading},
     schedule::{Schedule, Work},
@@ -73,6 +73,12 @@ impl Default for Pace<'_> {
 
 /// Zeros are left out in pieces of this size or more, in bytes: a page; less would save no space.
 const SMALLEST_UNIT: u64 = 4096;
+
+/// The largest cluster of any format that is written; every thread holds one. In bytes.
+const LARGEST_UNIT: u64 = 4 << 20;
+
+/// What all threads together read at once: a quarter of what the program may take. Compressing takes as much again. In bytes.
+const MOST_READ: usize = 32 << 20;
 
 /// Copies `disk` into `sink`. What `ledger` has is trusted: it is neither read nor put again. What is put is recorded
 /// there after each checkpoint. Cancelled or failed, the ledger tells how far it came.
@@ -214,8 +220,11 @@ impl<'a> Job<'a> {
             Some(target) => Schedule::new(disk, target.ledger),
             None => Schedule::new(disk, &NoLedger),
         };
-        if target.as_ref().is_some_and(|target| target.filling) {
-            schedule.read_zeros();
+        if let Some(target) = &target {
+            schedule.in_pieces_of(target.unit as u64 / CHUNK);
+            if target.filling {
+                schedule.read_zeros();
+            }
         }
         Self {
             disk,
@@ -231,10 +240,9 @@ impl<'a> Job<'a> {
     }
 
     fn run(&self) -> Result<Copied> {
-        let label = self.disk.label();
-        in_parallel(label, self.pace.threads, chunks(self.disk.size()), &|| {
-            self.work()
-        })?;
+        let pieces = self.disk.size().div_ceil(self.largest_read() as u64);
+        let pieces = pieces.min((MOST_READ / self.largest_read()) as u64);
+        in_parallel(self.disk.label(), self.pace.threads, pieces, &|| self.work())?;
         let progress = lock(&self.progress);
         let (digest, done) = progress.hasher.finish();
         if done != chunks(self.disk.size()) {
@@ -300,14 +308,16 @@ impl<'a> Job<'a> {
                 break;
             };
             let mut bytes = Bytes::default();
-            let run = match work {
-                Work::Known { first, count, hash } => {
+            let runs = match work {
+                Work::Known(runs) => {
+                    let first = runs.first().map_or(0, |run| run.first);
+                    let count = runs.iter().map(|run| run.count).sum();
                     let range = self.range(first, count);
                     bytes.known = length(&range);
                     if let Some(target) = &self.target {
                         target.sink.keep(range)?;
                     }
-                    Run { first, count, hash }
+                    runs
                 }
                 Work::Skip { first, count } => {
                     let range = self.range(first, count);
@@ -316,37 +326,53 @@ impl<'a> Job<'a> {
                         target.sink.skip(range)?;
                     }
                     let hash = None;
-                    Run { first, count, hash }
+                    vec![Run { first, count, hash }]
                 }
-                Work::Read { index, data } => {
-                    let buffer = buffer.get_or_insert_with(|| AlignedBuffer::new(LARGEST_READ));
-                    Run {
-                        first: index,
-                        count: 1,
-                        hash: self.chunk(index, &data, buffer, &mut bytes)?,
-                    }
+                Work::Read { first, count, data } => {
+                    let buffer = buffer.get_or_insert_with(|| AlignedBuffer::new(self.largest_read()));
+                    self.piece(first, count, &data, buffer, &mut bytes)?
                 }
             };
             if let Some(judge) = self.judge {
-                judge(&run)?;
+                runs.iter().try_for_each(judge)?;
             }
             if let Some(brake) = self.pace.brake {
                 rest_until = brake.charge(bytes.read.max(bytes.put));
             }
-            self.done(run, bytes)?;
+            self.done(runs, bytes)?;
         }
         Ok(())
     }
 
-    /// Brings one chunk to where it goes.
-    fn chunk(
+    /// What a thread reads at once: a chunk, or as many as the sink takes together.
+    fn largest_read(&self) -> usize {
+        let unit = self.target.as_ref().map_or(0, |target| target.unit);
+        unit.max(LARGEST_READ)
+    }
+
+    /// Brings `count` chunks to where they go, and hashes them.
+    fn piece(
         &self,
-        index: u64,
+        first: u64,
+        count: u64,
         data: &[Range<u64>],
         buffer: &mut AlignedBuffer,
         bytes: &mut Bytes,
-    ) -> Result<ChunkHash> {
-        let range = self.range(index, 1);
+    ) -> Result<Vec<Run>> {
+        let range = self.range(first, count);
+        let hashes = |buffer: &[u8]| {
+            let hash = |chunk: &[u8]| (!is_zero(chunk)).then(|| Digest::of(chunk));
+            let run = |(first, chunk)| Run {
+                first,
+                count: 1,
+                hash: hash(chunk),
+            };
+            (first..).zip(buffer.chunks(LARGEST_READ)).map(run).collect()
+        };
+        let unhashed = || {
+            let hash = None;
+            vec![Run { first, count, hash }]
+        };
         let buffer = buffer.first(usize::try_from(length(&range)).unwrap_or(0));
         if let Some(target) = &self.target
             && let Some(disk) = target.sink.target()
@@ -355,30 +381,34 @@ impl<'a> Job<'a> {
             bytes.put = data.iter().map(length).sum();
             bytes.skipped = length(&range) - bytes.put;
             if !target.hashing {
-                return Ok(None);
+                return Ok(unhashed());
             }
             // What is there now, whatever the source holds by now.
             disk.read_at(range.start, buffer)?;
             bytes.read = bytes.put;
-            return Ok((!is_zero(buffer)).then(|| Digest::of(buffer)));
+            return Ok(hashes(buffer));
         }
         self.read(&range, data, buffer)?;
         bytes.read = data.iter().map(length).sum();
-        let zero = is_zero(buffer);
         let Some(target) = &self.target else {
             bytes.skipped = length(&range);
-            return Ok((!zero).then(|| Digest::of(buffer)));
+            return Ok(hashes(buffer));
         };
         if target.filling {
             target.sink.put(range.start, buffer)?;
             bytes.put = length(&range);
-        } else if zero {
+        } else if is_zero(buffer) {
             bytes.skipped = length(&range);
             target.sink.skip(range)?;
+            return Ok(unhashed());
         } else {
             self.put(target, range, buffer, bytes)?;
         }
-        Ok((!zero && target.hashing).then(|| Digest::of(buffer)))
+        Ok(if target.hashing {
+            hashes(buffer)
+        } else {
+            unhashed()
+        })
     }
 
     /// Fills `buffer` with `range`, of which only `data` has to be read.
@@ -427,7 +457,7 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn done(&self, run: Run, bytes: Bytes) -> Result<()> {
+    fn done(&self, runs: Vec<Run>, bytes: Bytes) -> Result<()> {
         let known = bytes.known > 0;
         let due = {
             let mut progress = lock(&self.progress);
@@ -437,11 +467,14 @@ impl<'a> Job<'a> {
                 bytes: total,
                 ..
             } = &mut *progress;
-            hasher.add(run, known, |run, known| {
-                if !known {
-                    note(unrecorded, run);
-                }
-            });
+            for run in runs {
+                hasher.add(run, known, |run, known| {
+                    // Nobody records what is only read.
+                    if !known && self.target.is_some() {
+                        note(unrecorded, run);
+                    }
+                });
+            }
             total.put += bytes.put;
             total.skipped += bytes.skipped;
             total.known += bytes.known;
@@ -509,13 +542,14 @@ fn note(runs: &mut Vec<Run>, run: Run) {
     }
 }
 
-/// The bytes between two puts or skips: a multiple of the sink's unit and of a page, and a divisor of a chunk.
+/// The bytes between two puts or skips: a multiple of the sink's unit and of a page, and a divisor or a multiple of a chunk.
 fn unit_of(disk: &dyn Disk, sink: &dyn Sink) -> Result<usize> {
     let unit = u64::from(sink.unit()).max(SMALLEST_UNIT);
     match usize::try_from(unit) {
-        Ok(size) if unit.is_power_of_two() && unit <= CHUNK => Ok(size),
+        Ok(size) if unit.is_power_of_two() && unit <= LARGEST_UNIT => Ok(size),
         _ => {
-            let text = format!("cannot be copied in units of {unit} bytes: at most {CHUNK}, a power of two");
+            let text =
+                format!("cannot be copied in units of {unit} bytes: at most {LARGEST_UNIT}, a power of two");
             Err(Error::new(Kind::Unsupported, disk.label(), text))
         }
     }

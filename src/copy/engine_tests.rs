@@ -22,6 +22,7 @@ struct Brittle {
     pending: Mutex<Vec<(u64, Vec<u8>)>>,
     puts_left: AtomicU64,
     puts: AtomicUsize,
+    unit: u32,
 }
 
 impl Brittle {
@@ -31,16 +32,30 @@ impl Brittle {
             pending: Mutex::default(),
             puts_left: AtomicU64::new(puts_left),
             puts: AtomicUsize::new(0),
+            unit: 1 << 16,
         }
+    }
+
+    fn in_units_of(mut self, unit: u32) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    fn takes(&self, range: &Range<u64>) {
+        let whole = |at: u64| at.is_multiple_of(u64::from(self.unit)) || at == self.durable.size();
+        assert!(
+            !range.is_empty() && whole(range.start) && whole(range.end),
+            "{range:?}"
+        );
     }
 }
 
 impl Sink for Brittle {
     fn unit(&self) -> u32 {
-        1 << 16
+        self.unit
     }
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        assert!(offset.is_multiple_of(1 << 16));
+        self.takes(&(offset..offset + bytes.len() as u64));
         let left = self
             .puts_left
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -52,10 +67,11 @@ impl Sink for Brittle {
         Ok(())
     }
     fn skip(&self, range: Range<u64>) -> Result<()> {
-        assert!(!range.is_empty());
+        self.takes(&range);
         Ok(())
     }
-    fn keep(&self, _range: Range<u64>) -> Result<()> {
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.takes(&range);
         Ok(())
     }
 
@@ -168,6 +184,7 @@ proptest! {
         lives in prop::collection::vec(0..6_u64, 0..4),
         threads in 1..4_usize,
         torn in 0..60_u64,
+        unit in prop_oneof![Just(1_u32 << 16), Just(2 << 20), Just(4 << 20)],
     ) {
         let source = patterned(&pattern, tail);
         let size = source.size();
@@ -178,7 +195,7 @@ proptest! {
         for puts in lives {
             let ledger = FileLedger::open(&path, &identity(size)).unwrap();
             // What is pending in the sink is lost with it; the checkpoint after the failure is what survives.
-            let _ = copy(&*source, &Brittle::new(target.clone(), puts), &ledger, pace(threads), &Unwatched);
+            let _ = copy(&*source, &Brittle::new(target.clone(), puts).in_units_of(unit), &ledger, pace(threads), &Unwatched);
             drop(ledger);
             let length = std::fs::metadata(&path).unwrap().len();
             let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -192,7 +209,7 @@ proptest! {
                 prop_assert_eq!(hash, (!is_zero(bytes)).then(|| Digest::of(bytes)));
             }
         }
-        let last = Brittle::new(target.clone(), u64::MAX);
+        let last = Brittle::new(target.clone(), u64::MAX).in_units_of(unit);
         let copied = copy(&*source, &last, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!(copied.put + copied.skipped + copied.known, size);
         prop_assert!(target.contents() == contents(&*source));
@@ -201,7 +218,7 @@ proptest! {
         drop(ledger);
         let ledger = FileLedger::open(&path, &identity(size)).unwrap();
         prop_assert_eq!(ledger.digest(), Some(copied.digest));
-        let idle = Brittle::new(target.clone(), 0);
+        let idle = Brittle::new(target.clone(), 0).in_units_of(unit);
         let again = copy(&*source, &idle, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!((again.known, again.digest), (size, copied.digest));
     }

@@ -105,7 +105,7 @@ mod tests {
         disk::{DiskSink, FileDisk, MemoryDisk},
         watch::Unwatched,
     };
-    use std::sync::Arc;
+    use std::{slice::from_ref, sync::Arc};
 
     const SIZE: u64 = (5 << 20) + 700;
 
@@ -154,14 +154,14 @@ mod tests {
         let source = source(folder.path());
         let target = FileDisk::create(&folder.path().join("target"), SIZE).unwrap();
         let offloading = Offloading::new(Offload::Copy);
-        assert!(!offloading.bring(&source, &target, &[0..1000]).unwrap());
+        assert!(!offloading.bring(&source, &target, from_ref(&(0..1000))).unwrap());
         let memory = MemoryDisk::new("m", vec![0; 8192]);
-        assert!(!offloading.bring(&memory, &target, &[0..8192]).unwrap());
-        assert!(offloading.bring(&source, &target, &[0..8192]).unwrap());
+        assert!(!offloading.bring(&memory, &target, from_ref(&(0..8192))).unwrap());
+        assert!(offloading.bring(&source, &target, from_ref(&(0..8192))).unwrap());
         // A target that has no way of its own is asked once.
-        assert!(!offloading.bring(&source, &memory, &[0..8192]).unwrap());
+        assert!(!offloading.bring(&source, &memory, from_ref(&(0..8192))).unwrap());
         assert!(!offloading.copying.load(Ordering::Relaxed));
         let never = Offloading::new(Offload::Never);
-        assert!(!never.bring(&source, &target, &[0..8192]).unwrap());
+        assert!(!never.bring(&source, &target, from_ref(&(0..8192))).unwrap());
     }
 }

@@ -9,7 +9,8 @@ use std::{ops::Range, sync::Arc};
 /// arrived, to decide places in the order of the disk and not of arrival. A caller must therefore never wait for a
 /// higher range before it has delivered its own, and who cannot deliver one calls [`Sink::abandon`].
 pub trait Sink: Send + Sync {
-    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
+    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes; a power
+    /// of two, 4 MiB at most.
     fn unit(&self) -> u32;
     /// Writes data. Compresses on the calling thread.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;

@@ -1,6 +1,6 @@
 //! Making a new image: what every format is told, and what it may ask for.
 
-use super::{Format, ova, qcow2, raw, vmdk};
+use super::{Format, ova, qcow2, raw, vdi, vhd, vhdx, vmdk};
 use crate::disk::{Disk, Error, Kind, Result, Sink};
 use std::{str::FromStr, sync::Arc};
 
@@ -79,6 +79,30 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
     value.parse().map_err(|_| format!("{expected} is expected"))
 }
 
+/// A size as qemu-img takes it: bytes, or with one of the letters k, M, G, T, P for powers of 1024.
+///
+/// # Errors
+/// The sentence of what is wrong.
+pub(super) fn bytes(value: &str) -> std::result::Result<u64, String> {
+    let split = value.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = value.split_at(split.unwrap_or(value.len()));
+    let shift = match unit {
+        "" | "b" | "B" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        "p" | "P" => 50,
+        _ => return Err("a number of bytes, as 65536 or 64k, is expected".to_owned()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, as 65536 or 64k, is expected".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
+}
+
 /// `on` or `off`, as qemu-img has it.
 ///
 /// # Errors
@@ -111,8 +135,12 @@ pub trait Files {
 /// Bytes that the first file has to have from the start: all of a raw disk, none of a format that grows.
 pub fn initial_size(shape: &Shape) -> u64 {
     match shape.format {
-        Format::Raw => shape.size,
+        Format::Raw => raw::initial_size(shape),
+        Format::Vhd => vhd::initial_size(shape),
+        Format::Vhdx => vhdx::initial_size(shape),
         Format::Qcow2 | Format::Vmdk | Format::Ova | Format::Ovf => 0,
+        Format::Vdi => vdi::initial_size(shape),
+        Format::Qcow | Format::Parallels => 0,
     }
 }
 
@@ -121,27 +149,42 @@ pub fn initial_size(shape: &Shape) -> u64 {
 /// # Errors
 /// Those of the files; [`Kind::Unsupported`] for what the format cannot be.
 pub fn create(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
-    let disk = files.main();
-    let size = shape.size;
-    Ok(match shape.format {
-        Format::Raw => raw::create(files, raw::Options::from_words(&shape.options)?)?,
-        Format::Qcow2 => {
-            let options = qcow2::Options::from_words(&shape.options)?;
-            if files.fresh() {
-                Box::new(qcow2::Qcow2Sink::create(disk, size, options)?)
-            } else {
-                Box::new(qcow2::Qcow2Sink::resume(disk, size, options)?)
-            }
+    match shape.format {
+        Format::Raw => raw::create(shape, files),
+        Format::Qcow2 => qcow2::sink(shape, files),
+        Format::Vhd => vhd::sink(shape, files),
+        Format::Vhdx => vhdx::sink(shape, files),
+        Format::Vdi => vdi::sink(shape, files),
+        Format::Vmdk => vmdk::create(shape.size, vmdk::Options::from_words(&shape.options)?, files),
+        Format::Ova => {
+            let options = ova::Options::from_words(&shape.options)?;
+            Ok(Box::new(ova::create(shape.size, &options, files)?))
         }
-        Format::Vmdk => vmdk::create(size, vmdk::Options::from_words(&shape.options)?, files)?,
-        Format::Ova => Box::new(ova::create(
-            size,
-            &ova::Options::from_words(&shape.options)?,
-            files,
-        )?),
         Format::Ovf => {
             let text = "a package is written as one archive: -O ova";
-            return Err(Error::new(Kind::Unsupported, shape.format.name(), text));
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
         }
-    })
+        Format::Qcow | Format::Parallels => {
+            let text = "is a format that is read, and not made: choose qcow2";
+            Err(Error::new(Kind::Unsupported, shape.format.name(), text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_bytes_are_those_of_qemu_img() {
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("3k"), Ok(3 << 10));
+        assert_eq!(
+            (bytes("2M"), bytes("1G"), bytes("64T")),
+            (Ok(2 << 20), Ok(1 << 30), Ok(64 << 40))
+        );
+        for wrong in ["", "M", "1.5M", "-1", "1MB", "18446744073709551615K", "ä"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,26 +1,38 @@
 //! Image formats: a format is a [`Disk`] made of other `Disk`s, so formats nest.
 
+mod block_sink;
 mod create;
 pub mod deflate;
 mod detect;
+mod findings;
 mod format;
 mod info;
 mod map;
 mod neighbours;
 mod open_file;
 pub mod ova;
+mod pages;
+pub mod parallels;
+pub mod qcow;
 pub mod qcow2;
 mod raw;
+mod split_raw;
+mod unpacked;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
+mod windows_parent;
 
 pub use create::{Files, Options, Shape, create, initial_size};
-pub use detect::{detect, open, open_writable};
+pub use detect::{detect, open, open_snapshot, open_writable};
 pub use format::Format;
 pub use info::{Check, Info, Named, Snapshot};
 pub use map::{Mapped, Mapping, map_chain};
 pub use neighbours::{Beside, Neighbours, NoNeighbours};
-pub use open_file::{backing_of, chain, format_at, open_alone, open_file};
+pub use open_file::{Described, backing_of, chain, format_at, open_file};
 pub use raw::Raw;
+pub use split_raw::{join, parts};
 
 use crate::disk::{Disk, Error, Kind, Result};
 use std::ops::Range;

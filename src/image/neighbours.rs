@@ -22,6 +22,14 @@ pub trait Neighbours {
     fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
         only_one_file(name)
     }
+
+    /// What there is to open, for images that know another file by what is in it and have no name for it.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn names(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
 }
 
 fn only_one_file(name: &[u8]) -> Result<Arc<dyn Disk>> {
@@ -115,7 +123,31 @@ impl Beside {
     }
 }
 
+/// A folder with more files is not one that disks of one machine lie in, and each would be opened.
+const MOST_NAMES: usize = 1000;
+
 impl Neighbours for Beside {
+    fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for folder in std::iter::once(&self.folder).chain(&self.allowed) {
+            let failed = |error| Error::io(folder.display().to_string(), error);
+            for entry in std::fs::read_dir(folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = match folder == &self.folder {
+                    true => PathBuf::from(entry.file_name()),
+                    false => std::path::absolute(entry.path()).map_err(failed)?,
+                };
+                names.push(name.into_os_string().into_encoded_bytes());
+                if names.len() >= MOST_NAMES {
+                    break;
+                }
+            }
+        }
+        // Not in the order of the filesystem, which is chance.
+        names.sort();
+        Ok(names)
+    }
+
     fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
         let text = String::from_utf8_lossy(name).into_owned();
         let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));

@@ -1,6 +1,6 @@
 //! Images in files and devices of this host, with what they stand on.
 
-use super::{Beside, Format, Image, Neighbours, detect, open};
+use super::{Beside, Format, Image, Info, Neighbours, detect, join, open, qcow2::Qcow2};
 use crate::disk::{Content, Disk, Error, Extent, Kind, Result, open_source};
 use std::{
     ops::Range,
@@ -12,15 +12,16 @@ use std::{
 /// More images on top of each other than [`Beside`] opens would be a circle.
 const LONGEST_CHAIN: usize = 41;
 
-/// Opens the image at `path` for reading. A file's format is what its first bytes say unless `format` names it; a block
-/// device is raw unless that names it.
+/// Opens the image at `path` for reading; if that is the first of a series of parts, all of them. A file's format is what
+/// its first bytes say unless `format` names it; a block device is raw unless that names it.
 ///
 /// # Errors
 /// Those of the file and its format.
 pub fn open_file(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
-    let container = open_source(path, None)?;
+    let beside = Beside::new(path);
+    let container = join(path, open_source(path, None)?, &beside)?;
     let format = format_at(path, container.as_ref(), format)?;
-    open(container, Some(format), &Beside::new(path))
+    open(container, Some(format), &beside)
 }
 
 /// The format of the image in `container`, which is at `path`.
@@ -40,15 +41,52 @@ pub fn format_at(path: &Path, container: &dyn Disk, named: Option<Format>) -> Re
     detect(container)
 }
 
-/// Opens the image at `path` for what it says of itself: nothing that it names is opened, and none of its disk can be read
-/// that comes from elsewhere.
-///
-/// # Errors
-/// As [`open_file`].
-pub fn open_alone(path: &Path, format: Option<Format>) -> Result<Arc<dyn Image>> {
-    let container = open_source(path, None)?;
-    let format = format_at(path, container.as_ref(), format)?;
-    open(container, Some(format), &Nowhere)
+/// What an image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its format.
+    pub format: Format,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// Logical sector of the disk in bytes.
+    pub sector_size: u32,
+    /// The rest.
+    pub info: Info,
+}
+
+impl Described {
+    /// What `image` says.
+    ///
+    /// # Errors
+    /// Those of reading its container.
+    pub fn of(image: &dyn Image) -> Result<Self> {
+        Ok(Self {
+            format: image.format(),
+            size: image.size(),
+            sector_size: image.sector_size(),
+            info: image.info()?,
+        })
+    }
+
+    /// What the image at `path` says, also one whose disk cannot be read: because what it stands on is not there, or
+    /// without its key. Nothing that it names is opened.
+    ///
+    /// # Errors
+    /// As [`open_file`].
+    pub fn alone(path: &Path, format: Option<Format>) -> Result<Self> {
+        let container = join(path, open_source(path, None)?, &Beside::new(path))?;
+        let format = format_at(path, container.as_ref(), format)?;
+        if format == Format::Qcow2 {
+            let (size, info) = Qcow2::describe(container.as_ref())?;
+            return Ok(Self {
+                format,
+                size,
+                sector_size: 512,
+                info,
+            });
+        }
+        Self::of(&*open(container, Some(format), &Nowhere)?)
+    }
 }
 
 /// Where the file that `image` at `path` stands on is, and its declared format; `None` if it stands on none.

@@ -26,6 +26,8 @@ pub struct Reading {
     pub format: Option<Format>,
     /// Logical sector in bytes, where the source cannot tell.
     pub sector_size: Option<u32>,
+    /// The disk as it was at the time of this snapshot inside the image: its identifier or name.
+    pub snapshot: Option<String>,
     /// Files and devices are read past the host's cache.
     pub directly: bool,
     /// What comes through a pipe is read once, in order, where its format allows that: for who copies the one disk in it.
@@ -66,11 +68,13 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
             } else {
                 disk::open_source(path, reading.sector_size)?
             };
+            let beside = Beside::new(path);
+            let container = image::join(path, container, &beside)?;
             let format = match reading.format {
                 None if is_block_device(path)? => Some(Format::Raw),
                 named => named,
             };
-            let source = open_container(container, format, &Beside::new(path), reading, watch)?;
+            let source = open_container(container, format, &beside, reading, watch)?;
             Ok(OpenSource {
                 path: Some(path.clone()),
                 ..source
@@ -117,7 +121,10 @@ pub(super) fn open_container(
             };
             package.disks(neighbours, &unpack)?
         }
-        None => vec![image::open(container, Some(format), neighbours)?],
+        None => vec![match &reading.snapshot {
+            Some(snapshot) => image::open_snapshot(container, format, snapshot, neighbours)?,
+            None => image::open(container, Some(format), neighbours)?,
+        }],
     };
     Ok(OpenSource {
         disks,

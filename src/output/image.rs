@@ -4,7 +4,7 @@ use super::{Bytes, Report, report::print_stages};
 use crate::{
     copy::{Survey, survey},
     disk::{self, Content, Error},
-    image::{self, Check, Format, Image, Info, Mapped, map_chain},
+    image::{self, Check, Described, Format, Image, Info, Mapped, map_chain},
 };
 use serde::Serialize;
 use std::{
@@ -76,8 +76,8 @@ impl From<Survey> for Allocation {
     }
 }
 
-/// Looks at the image at `path`, and with `chain` at all that it stands on. An image whose backing file cannot be opened is
-/// still looked at.
+/// Looks at the image at `path`, and with `chain` at all that it stands on. An image whose disk cannot be read, for want of
+/// its backing file or its key, is still looked at.
 ///
 /// # Errors
 /// Those of the image itself.
@@ -90,18 +90,26 @@ pub fn image_info(
     let mut images: Vec<ImageFacts> = Vec::new();
     let mut next: Option<(PathBuf, Option<Format>)> = Some((path.to_owned(), format));
     while let Some((path, format)) = next.take() {
-        let (image, problem) = match image::open_file(&path, format) {
-            Ok(image) => (image, None),
-            Err(error) => match image::open_alone(&path, format) {
-                Ok(image) => (image, Some(error.to_string())),
-                // The image itself is at fault.
-                Err(_) => return Err(error),
-            },
+        let image = match image::open_file(&path, format) {
+            Ok(image) => image,
+            Err(error) => {
+                // If not even this can be said, the image itself is at fault.
+                let Ok(said) = Described::alone(&path, format) else {
+                    return Err(error);
+                };
+                images.push(file_facts(&path, said, None, Some(error.to_string()))?);
+                break;
+            }
         };
-        if chain && problem.is_none() {
+        if chain {
             next = image::backing_of(&path, &*image)?;
         }
-        images.push(facts(&path, &*image, problem, allocation)?);
+        let allocation = if allocation {
+            Some(survey(&*image)?.into())
+        } else {
+            None
+        };
+        images.push(file_facts(&path, Described::of(&*image)?, allocation, None)?);
     }
     Ok(ImageInfo {
         schema: INFO_SCHEMA,
@@ -109,68 +117,61 @@ pub fn image_info(
     })
 }
 
-/// The same of an image that is no file of this host.
+/// Looks at `image`, which lies in no file: an export of a server.
 ///
 /// # Errors
 /// Those of the image.
-pub fn disk_info(image: &dyn Image, allocation: bool) -> disk::Result<ImageInfo> {
-    let allocation = match allocation {
-        true => Some(survey(image)?.into()),
-        false => None,
+pub fn remote_image_info(image: &dyn Image, allocation: bool) -> disk::Result<ImageInfo> {
+    let allocation = if allocation {
+        Some(survey(image)?.into())
+    } else {
+        None
     };
-    let facts = ImageFacts {
-        image: image.label().to_owned(),
-        format: image.format().to_string(),
-        virtual_size: image.size(),
-        sector_size: image.sector_size(),
-        file_size: image.size(),
-        disk_size: None,
-        info: image.info()?,
-        allocation,
-        problem: None,
-    };
+    let said = Described::of(image)?;
     Ok(ImageInfo {
         schema: INFO_SCHEMA,
-        images: vec![facts],
+        images: vec![facts(image.label().to_owned(), said, allocation, None)],
     })
 }
 
-fn facts(
+fn file_facts(
     path: &Path,
-    image: &dyn Image,
+    said: Described,
+    allocation: Option<Allocation>,
     problem: Option<String>,
-    allocation: bool,
 ) -> disk::Result<ImageFacts> {
     let label = path.display().to_string();
     let metadata = path.metadata().map_err(|error| Error::io(&*label, error))?;
-    let info = image.info()?;
-    let allocation = match allocation && problem.is_none() {
-        true => Some(survey(image)?.into()),
-        false => None,
-    };
-    let mut file_size = metadata.len();
-    let mut disk_size = metadata.is_file().then(|| metadata.blocks().saturating_mul(512));
-    // Its other files, as far as they are there.
-    for file in &info.files {
-        if let Ok(metadata) = path.with_file_name(&file.name).metadata() {
-            file_size = file_size.saturating_add(metadata.len());
-            disk_size = disk_size.map(|size| size.saturating_add(metadata.blocks().saturating_mul(512)));
-        }
-    }
+    let mut facts = facts(label, said, allocation, problem);
     if !metadata.is_file() {
-        file_size = image.size();
+        return Ok(facts);
     }
-    Ok(ImageFacts {
-        image: label,
-        format: image.format().to_string(),
-        virtual_size: image.size(),
-        sector_size: image.sector_size(),
-        file_size,
-        disk_size,
-        info,
+    // Its other files, as far as they are there.
+    let others = facts.info.files.iter();
+    let others = others.filter_map(|file| path.with_file_name(&file.name).metadata().ok());
+    let all: Vec<_> = std::iter::once(metadata).chain(others).collect();
+    facts.disk_size = Some(all.iter().map(|file| file.blocks().saturating_mul(512)).sum());
+    facts.file_size = all.iter().map(std::fs::Metadata::len).sum();
+    Ok(facts)
+}
+
+fn facts(
+    image: String,
+    said: Described,
+    allocation: Option<Allocation>,
+    problem: Option<String>,
+) -> ImageFacts {
+    ImageFacts {
+        image,
+        format: said.format.to_string(),
+        virtual_size: said.size,
+        sector_size: said.sector_size,
+        file_size: said.size,
+        disk_size: None,
+        info: said.info,
         allocation,
         problem,
-    })
+    }
 }
 
 impl fmt::Display for ImageInfo {

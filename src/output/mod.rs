@@ -9,7 +9,7 @@ pub mod virtual_machine;
 
 pub use image::{
     Allocation, CHECK_SCHEMA, COMPARE_SCHEMA, Checked, Compared, INFO_SCHEMA, ImageFacts, ImageInfo,
-    MapStyle, disk_info, image_info, print_map,
+    MapStyle, image_info, print_map, remote_image_info,
 };
 pub use report::{
     Bytes, DiskWritten, Judgement, ManifestState, PackageFacts, REPORT_SCHEMA, Report, SourceFacts,

@@ -3,16 +3,17 @@
 use super::{
     Stages,
     files::{ProductFiles, Published, cached},
+    without_flushes,
 };
 use crate::{
     copy::{self, Brake, Copied, FileLedger, Identity, Pace},
-    destination::{Container, Destination},
-    disk::{Disk, DiskSink, Error, Kind, Result, Sink},
+    destination::{Cache, Container, Destination},
+    disk::{Composite, Disk, DiskSink, Error, Kind, MemoryDisk, Part, Result, Sink},
     image::{self, Beside, Format, Shape},
     job::Copying,
     output::DiskWritten,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// What is made of a disk.
 pub(crate) struct Product<'a> {
@@ -49,6 +50,8 @@ pub(crate) fn write_disk(
         options: product.options.clone(),
     };
     let (container, ledger) = destination.disk(product.name, image::initial_size(&shape), identity)?;
+    let unflushed = copying.cache == Cache::Unsafe;
+    without_flushes(destination, container.fresh, unflushed)?;
     let pace = Pace {
         threads: copying.threads,
         checkpoint_bytes: copying.checkpoint,
@@ -90,7 +93,7 @@ pub(crate) fn write_disk(
     })
 }
 
-/// Is the disk in the image what was copied?
+/// Is the disk in the image what was copied? Where that is larger, the rest must be zeros.
 fn read_back(
     container: Arc<dyn Disk>,
     product: &Product<'_>,
@@ -102,8 +105,18 @@ fn read_back(
 ) -> Result<bool> {
     let neighbours = Published::new(made, product.out.clone());
     let written = image::open(container, Some(product.format), &neighbours)?;
-    let found = copy::verify_at(&*written, ledger, pace, stages.watch())?;
-    Ok(found.differing == 0 && found.digest == copied.digest)
+    let size = copied.put + copied.skipped + copied.known;
+    let part = |range: Range<u64>| {
+        let (offset, length) = (range.start, range.end.saturating_sub(range.start));
+        let disk = written.clone();
+        let parts = vec![Part::Of { disk, offset, length }];
+        Composite::new(written.label().to_owned(), written.sector_size(), parts)
+    };
+    let rest = part(size..written.size())?;
+    let nothing = MemoryDisk::new("nothing", Vec::new());
+    let found = copy::verify_at(&part(0..size)?, ledger, pace, stages.watch())?;
+    let rest = copy::compare(&rest, &nothing, pace.threads, stages.watch())?;
+    Ok(found.differing == 0 && found.digest == copied.digest && rest.first_difference.is_none())
 }
 
 /// Into an image that is there: everything that is not data is zeroed, what lies behind the disk too.

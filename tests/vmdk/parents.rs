@@ -4,8 +4,8 @@ use crate::image::{
     MIB, extents, open, qemu_img, qemu_io, raw_source, read_all, read_in_pieces, text, try_open,
 };
 use rehome::{
-    disk::{Content, Disk, Kind},
-    image::{Format, Image},
+    disk::{Content, Kind},
+    image::{self, Format},
 };
 use std::path::Path;
 
@@ -141,6 +141,7 @@ fn a_parent_that_has_moved_along_is_found_by_its_name_and_known_by_its_cid() {
         let before = hint_of(&top);
         replace_in(&top, &before, &format!("parentFileNameHint=\"{hint}\""));
         assert!(read_all(open(&top).as_ref()) == expected, "{hint}");
+        assert_eq!(image::chain(&top, None).unwrap().len(), 3, "{hint}");
     }
     std::fs::remove_file(folder.path().join("middle.vmdk")).unwrap();
     let error = try_open(&top).unwrap_err();

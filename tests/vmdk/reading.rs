@@ -2,8 +2,8 @@
 
 use crate::image::{MIB, extents, open, qemu_img, qemu_io, raw_source, read_all, read_in_pieces, text};
 use rehome::{
-    disk::{Content, Disk},
-    image::{Check, Format, Image},
+    disk::Content,
+    image::{Check, Format},
 };
 
 const SUBFORMATS: [&str; 5] = [

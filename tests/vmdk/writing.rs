@@ -7,7 +7,7 @@ use crate::image::{
 use rehome::{
     disk::{Disk, FileDisk, Kind, MemoryDisk, Sink},
     image::{
-        Format, Image, NoNeighbours, Options,
+        Format, NoNeighbours, Options,
         vmdk::{self, StreamOptimized, Vmdk},
     },
 };
@@ -39,18 +39,20 @@ fn contents_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn what_we_write_is_sound_and_the_same_whatever_the_number_of_threads() {
-    for size in [40 * MIB, 33 * MIB + 512, 3 * 512, 70_000] {
+    for size in [33 * MIB + 512, 70_000] {
         let (folder, raw) = raw_source(size);
         let source = FileDisk::open(&raw).unwrap();
         for subformat in SUBFORMATS {
             let mut first = None;
-            for threads in [1, 2, 5] {
+            for threads in [1, 4] {
                 let place = folder.path().join(format!("{subformat}-{threads}"));
                 std::fs::create_dir(&place).unwrap();
                 let image = place.join("disk.vmdk");
                 convert(&source, &image, &format!("subformat={subformat}"), threads);
-                must_be_sound_and_equal(&image, &raw);
                 let files = contents_of(&place);
+                if first.is_none() {
+                    must_be_sound_and_equal(&image, &raw);
+                }
                 assert!(
                     *first.get_or_insert_with(|| files.clone()) == files,
                     "{threads} threads, {subformat}, {size} bytes"

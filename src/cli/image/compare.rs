@@ -19,7 +19,7 @@ use crate::{
 /// made; 4 they differ.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    /// One image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE1", value_parser = locator())]
     one: Locator,
 
@@ -39,8 +39,8 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     strict: bool,
 
-    /// Threads, 1 to 16 [default: two for each processor]
-    #[arg(short = 'm', long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    /// Threads, 1 to 32 [default: four for each processor]
+    #[arg(short = 'm', long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     threads: Option<u8>,
 
     /// Show progress; it is shown on a terminal in any case

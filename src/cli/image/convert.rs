@@ -39,6 +39,10 @@ pub(super) struct Arguments {
     #[arg(short = 'f', long, value_name = "FORMAT")]
     source_format: Option<Format>,
 
+    /// The disk of SRC as it was at the time of this snapshot, by identifier or name
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
+
     /// Format of OUT
     #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw")]
     format: Format,
@@ -151,6 +155,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         source: Source {
             disks: vec![arguments.source.clone()],
             format: arguments.source_format,
+            snapshot: arguments.snapshot.as_deref().map(snapshot_name),
             directly: arguments.source_cache == "none",
             forward: true,
             size: arguments.size,
@@ -198,4 +203,12 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         }
     }
     Ok(outcome)
+}
+
+/// qemu-img has `snapshot.id=` and `snapshot.name=` before it, or nothing.
+fn snapshot_name(text: &str) -> String {
+    let name = text.strip_prefix("snapshot.id=");
+    name.or_else(|| text.strip_prefix("snapshot.name="))
+        .unwrap_or(text)
+        .to_owned()
 }

@@ -4,13 +4,13 @@ use super::{Outcome, Result, open, print_json, print_text, source_arguments::loc
 use crate::{
     image::Format,
     locator::Locator,
-    output::{ImageInfo, disk_info, image_info},
+    output::{ImageInfo, image_info, remote_image_info},
 };
 
 /// Say what an image is: its format, sizes, backing file, snapshots
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    /// The image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE", value_parser = locator())]
     image: Locator,
 
@@ -36,14 +36,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
+    let (format, allocation) = (arguments.format, arguments.allocation);
     let info: ImageInfo = match &arguments.image {
-        Locator::Path(path) => image_info(
-            path,
-            arguments.format,
-            arguments.backing_chain,
-            arguments.allocation,
-        )?,
-        other => disk_info(&*open(other, arguments.format)?, arguments.allocation)?,
+        Locator::Path(path) => image_info(path, format, arguments.backing_chain, allocation)?,
+        elsewhere => remote_image_info(&*open(elsewhere, format)?, allocation)?,
     };
     if arguments.json || arguments.output.as_deref() == Some("json") {
         print_json(&info)?;

@@ -13,7 +13,7 @@ use std::io::{self, Write as _};
 /// place of the file
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    /// The image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE", value_parser = locator())]
     image: Locator,
 
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result {
     let chain = match &arguments.image {
         Locator::Path(path) => image::chain(path, arguments.format)?,
-        other => vec![open(other, arguments.format)?],
+        elsewhere => vec![open(elsewhere, arguments.format)?],
     };
     let json = arguments.json || arguments.output.as_deref() == Some("json");
     let style = if json { MapStyle::Json } else { MapStyle::Table };

@@ -177,6 +177,12 @@ impl Package {
         disks.map(|disk| self.disk(disk, neighbours, unpack)).collect()
     }
 
+    /// Names of the files beside the descriptor that were found; none of an archive.
+    pub fn files_beside(&self) -> Vec<&str> {
+        let files = self.files.iter().filter(|_| !self.archive);
+        files.map(|file| file.name.as_str()).collect()
+    }
+
     /// What the disks are called, in the same order.
     pub fn disk_names(&self) -> Vec<String> {
         let name = |disk: &DiskDescription| match disk.file.and_then(|file| self.descriptor.files.get(file)) {

@@ -24,6 +24,43 @@ const MOST_FINDINGS: usize = 100;
 
 /// Structure errors and leaks of `image`.
 pub(super) fn check(image: &Qcow2) -> Result<Check> {
+    let (mut checker, refcount_table) = count(image)?;
+    let counts = Counts::new(image, &refcount_table);
+    checker.check_copied_flags(&counts, |_, _| Ok(()))?;
+    checker.compare(&counts, |_, _| Ok(()))?;
+    Ok(checker.into_found())
+}
+
+/// Corrects counts that are too high, and the flags that depend on them. Gives how many bytes that was.
+pub(super) fn repair_leaks(image: &Qcow2) -> Result<u64> {
+    let writer = image.writer()?;
+    let (mut checker, refcount_table) = count(image)?;
+    let counts = Counts::new(image, &refcount_table);
+    checker.compare(&counts, |_, _| Ok(()))?;
+    if let Some(error) = checker.found.errors.first() {
+        let text = format!(
+            "has errors, and its leaks are left as they are: {error}; `qemu-img check -r all` on a copy mends what it can"
+        );
+        return Err(Error::new(Kind::Unsafe, image.label(), text));
+    }
+    let cluster = image.header.cluster_size();
+    let leaked = checker.found.leaked;
+    checker.found = Check::default();
+    checker.compare(&counts, |index, used| {
+        writer.refcounts.set(index, used)?;
+        if used == 0 {
+            image.discard_host(index * cluster..(index + 1) * cluster)?;
+        }
+        Ok(())
+    })?;
+    // As they are now.
+    let counts = Counts::new(image, &refcount_table);
+    checker.check_copied_flags(&counts, |place, word| image.set_word(place, word))?;
+    Ok(leaked)
+}
+
+/// Counts what the image refers to. Gives the places of its refcount blocks too.
+fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
     let cluster = image.header.cluster_size();
     let clusters = image.container.size().div_ceil(cluster);
     let too_large = |what: &str| {
@@ -39,6 +76,7 @@ pub(super) fn check(image: &Qcow2) -> Result<Check> {
     let mut checker = Checker {
         image,
         used: vec![0; usize::try_from(clusters).unwrap_or(0)],
+        active: Vec::new(),
         found: Check::default(),
         more_errors: 0,
         more_leaks: 0,
@@ -54,16 +92,14 @@ pub(super) fn check(image: &Qcow2) -> Result<Check> {
             checker.count_range(offset, length, what);
         },
     )?;
-    let active = image
-        .l1
-        .read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
+    let (offset, entries) = (image.header.l1_offset, image.header.l1_size);
+    let active = checker.read_l1("first-level table", offset, entries)?;
     for entry in &active {
         checker.count_table(*entry)?;
     }
     for snapshot in &snapshots {
-        let l1 = checker.read_snapshot_l1(*snapshot)?;
+        let (offset, entries) = (snapshot.l1_offset, snapshot.l1_size);
+        let l1 = checker.read_l1("first-level table of a snapshot", offset, entries)?;
         checker.count_range(
             snapshot.l1_offset,
             u64::from(snapshot.l1_size) * 8,
@@ -76,16 +112,16 @@ pub(super) fn check(image: &Qcow2) -> Result<Check> {
     if checker.tables > MOST_TABLES {
         return Err(too_large("has too many tables"));
     }
-    let counts = Counts::new(image, &refcount_table);
-    checker.check_copied_flags(&active, &counts)?;
-    checker.compare(&counts)?;
-    Ok(checker.into_found())
+    checker.active = active;
+    Ok((checker, refcount_table))
 }
 
 struct Checker<'a> {
     image: &'a Qcow2,
     /// How often each cluster is referred to; stays at the greatest value.
     used: Vec<u16>,
+    /// The first-level table of the active disk.
+    active: Vec<u64>,
     found: Check,
     more_errors: usize,
     more_leaks: usize,
@@ -157,13 +193,12 @@ impl Checker<'_> {
         }
     }
 
-    fn read_snapshot_l1(&self, snapshot: snapshot::Snapshot) -> Result<Vec<u64>> {
-        let length = u64::from(snapshot.l1_size) * 8;
-        self.image
-            .must_exist("first-level table of a snapshot", snapshot.l1_offset, length)?;
+    fn read_l1(&self, what: &'static str, offset: u64, entries: u32) -> Result<Vec<u64>> {
+        let length = u64::from(entries) * 8;
+        self.image.must_exist(what, offset, length)?;
         // Within LARGEST_L1, and the file has as many bytes.
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.image.container.read_at(snapshot.l1_offset, &mut bytes)?;
+        self.image.container.read_at(offset, &mut bytes)?;
         Ok(l2_table::words(&bytes))
     }
 
@@ -184,6 +219,10 @@ impl Checker<'_> {
             return Ok(());
         }
         self.count_range(host, cluster, "a second-level table");
+        if self.header().has_external_data() {
+            // What the entries name is in the other file, which has no counts.
+            return Ok(());
+        }
         let table = self.image.table(host)?;
         for entry in self.entries(&table) {
             if l2_table::is_compressed(entry) {
@@ -208,53 +247,76 @@ impl Checker<'_> {
         table.iter().copied().step_by(step).collect()
     }
 
-    /// In tables of the active disk the flag says whether the count is exactly one.
-    fn check_copied_flags(&mut self, active: &[u64], counts: &Counts<'_>) -> Result<()> {
+    /// In tables of the active disk the flag says whether the count is exactly one. Calls `mend` with the place of an
+    /// entry whose flag is wrong, and what it ought to be.
+    fn check_copied_flags(
+        &mut self,
+        counts: &Counts<'_>,
+        mut mend: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
         let cluster = self.header().cluster_size();
-        for l1_entry in active.iter().filter(|entry| **entry & OFFSET != 0) {
+        let entry_size = self.header().l2_entry_size();
+        let l1_offset = self.header().l1_offset;
+        for (index, l1_entry) in (0_u64..).zip(self.active.clone()) {
             let host = l1_entry & OFFSET;
-            if !host.is_multiple_of(cluster) || host.saturating_add(cluster) > self.image.container.size() {
+            let there = host.saturating_add(cluster) <= self.image.container.size();
+            if host == 0 || !host.is_multiple_of(cluster) || !there {
                 continue;
             }
-            self.check_copied_flag(*l1_entry, host, counts)?;
+            if let Some(word) = self.check_copied_flag(l1_entry, host, counts)? {
+                mend(l1_offset + index * 8, word)?;
+            }
+            if self.header().has_external_data() {
+                continue;
+            }
             let table = self.image.table(host)?;
-            for entry in self.entries(&table) {
-                if let Some(data) = l2_table::standard_host(entry) {
-                    self.check_copied_flag(entry, data, counts)?;
+            for (index, entry) in (0_u64..).zip(self.entries(&table)) {
+                let mended = if let Some(data) = l2_table::standard_host(entry) {
+                    self.check_copied_flag(entry, data, counts)?
                 } else if l2_table::is_compressed(entry) && entry & COPIED != 0 {
                     self.find(|| {
                         format!("an entry {entry:#018x} for a compressed cluster has the COPIED flag")
                     });
+                    Some(entry & !COPIED)
+                } else {
+                    None
+                };
+                if let Some(word) = mended {
+                    mend(host + index * entry_size, word)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn check_copied_flag(&mut self, entry: u64, host: u64, counts: &Counts<'_>) -> Result<()> {
+    /// Gives what `entry` ought to be if its flag is wrong.
+    fn check_copied_flag(&mut self, entry: u64, host: u64, counts: &Counts<'_>) -> Result<Option<u64>> {
         let count = counts.of(host / self.header().cluster_size())?;
-        if (count == 1) != (entry & COPIED != 0) {
-            self.find(|| {
-                format!("an entry {entry:#018x} names a cluster that is counted {count} times: its COPIED flag is wrong")
-            });
+        if (count == 1) == (entry & COPIED != 0) {
+            return Ok(None);
         }
-        Ok(())
+        self.find(|| {
+            format!("an entry {entry:#018x} names a cluster that is counted {count} times: its COPIED flag is wrong")
+        });
+        Ok(Some(entry ^ COPIED))
     }
 
-    fn compare(&mut self, counts: &Counts<'_>) -> Result<()> {
+    /// Calls `mend` with the number of a cluster that is counted too often, and how often it ought to be.
+    fn compare(&mut self, counts: &Counts<'_>, mut mend: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
         let cluster = self.header().cluster_size();
         for index in 0..self.used.len() {
-            let used = u64::from(self.used.get(index).copied().unwrap_or(0));
+            let used = self.used.get(index).copied().unwrap_or(0);
             let count = counts.of(index as u64)?;
             let at = index as u64 * cluster;
-            if count < used {
+            if count < u64::from(used) {
                 self.find(|| {
                     format!("the cluster at byte {at} is used {used} times but counted {count} times")
                 });
-            } else if count > used {
+            } else if count > u64::from(used) && used < u16::MAX {
                 self.find_leak(cluster, || {
                     format!("the cluster at byte {at} is used {used} times but counted {count} times")
                 });
+                mend(index as u64, u64::from(used))?;
             }
         }
         Ok(())

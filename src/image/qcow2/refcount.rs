@@ -21,7 +21,7 @@ pub(super) fn count_at(block: &[u8], index: usize, order: u32) -> u64 {
 }
 
 /// Sets the count at `index`; `false` if it does not fit.
-fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
+pub(super) fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
     let bits = 1_u32 << order;
     if bits < 64 && count >> bits != 0 {
         return false;
@@ -112,7 +112,8 @@ impl Refcounts {
         Ok(Some(answer))
     }
 
-    fn set(&self, cluster: u64, count: u64) -> Result<()> {
+    /// Counts `cluster` exactly so often.
+    pub(super) fn set(&self, cluster: u64, count: u64) -> Result<()> {
         let fits = self.with_count(cluster, |word, index| {
             let fits = put_count(word, index, self.order, count);
             (fits, fits)
@@ -127,18 +128,16 @@ impl Refcounts {
         }
     }
 
-    /// One reference less to the cluster at `host`.
-    pub(super) fn release(&self, host: u64) -> Result<()> {
+    /// One reference less to the cluster at `host`. Gives how many are left.
+    pub(super) fn release(&self, host: u64) -> Result<u64> {
         let cluster = host / self.cluster;
-        let done = self.with_count(cluster, |word, index| match count_at(word, index, self.order) {
-            0 => (false, false),
-            count => (put_count(word, index, self.order, count - 1), true),
+        let left = self.with_count(cluster, |word, index| {
+            let count = count_at(word, index, self.order).checked_sub(1);
+            let changed = count.is_some_and(|count| put_count(word, index, self.order, count));
+            (count, changed)
         })?;
-        if done == Some(true) {
-            Ok(())
-        } else {
-            Err(self.flaw(Flaw::RefcountOfUsed(host), host))
-        }
+        left.flatten()
+            .ok_or_else(|| self.flaw(Flaw::RefcountOfUsed(host), host))
     }
 
     /// A new cluster at the end of the file, of which nothing is written yet, counted once. Its place in bytes.

@@ -250,6 +250,9 @@ pub fn create(size: u64, options: Options, files: &mut dyn Files) -> Result<Box<
         }
         Subformat::MonolithicFlat | Subformat::Vmfs | Subformat::TwoGbMaxExtentFlat => {
             let pieces = pieces(&options, rounded, files)?;
+            if let [(disk, _)] = pieces.as_slice() {
+                return Ok(Box::new(DiskSink::new(disk.clone(), true)));
+            }
             let sizes = pieces.iter().map(|(disk, size)| Part::Of {
                 disk: disk.clone(),
                 offset: 0,

@@ -34,6 +34,13 @@ pub(super) struct Descriptor {
     pub(super) database: Vec<(String, String)>,
 }
 
+impl Descriptor {
+    /// It says nothing: qemu keeps room for a descriptor in extents that have none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cid.is_none() && self.create_type.is_empty() && self.extents.is_empty() && !self.encrypted
+    }
+}
+
 /// One run of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExtentLine {

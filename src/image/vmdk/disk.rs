@@ -46,6 +46,8 @@ pub(super) struct Parts {
     /// In bytes.
     pub(super) size: u64,
     pub(super) parent: Option<Arc<dyn Disk>>,
+    /// What it was found by.
+    pub(super) parent_name: Option<String>,
 }
 
 impl Vmdk {
@@ -189,6 +191,11 @@ impl Vmdk {
         add("cid", descriptor.cid.map(|cid| format!("{cid:08x}")));
         let parent = Some(descriptor.parent_cid).filter(|cid| *cid != NO_PARENT);
         add("parent cid", parent.map(|cid| format!("{cid:08x}")));
+        let hint = descriptor.parent_hint.as_deref().map(|bytes| Name {
+            bytes,
+            encoding: descriptor.encoding.as_deref(),
+        });
+        add("parent file name hint", hint.map(Name::text));
         add("encoding", descriptor.encoding.clone());
         add("changed block tracking", descriptor.change_tracking.clone());
         for (name, value) in &descriptor.database {
@@ -295,15 +302,11 @@ impl Image for Vmdk {
         let descriptor = &self.parts.descriptor;
         let mut sparse = self.parts.extents.iter().filter_map(Extent::sparse);
         let compressed = sparse.clone().any(SparseExtent::is_compressed);
-        let hint = descriptor.parent_hint.as_deref().map(|bytes| Name {
-            bytes,
-            encoding: descriptor.encoding.as_deref(),
-        });
         Ok(Info {
             subformat: Some(descriptor.create_type.clone()).filter(|kind| !kind.is_empty()),
             unit: sparse.clone().next().map(|sparse| sparse.grain),
-            backing: hint.map(|name| Named {
-                name: name.text(),
+            backing: self.parts.parent_name.as_ref().map(|name| Named {
+                name: name.clone(),
                 format: Some(Format::Vmdk.name().to_owned()),
             }),
             files: self.named_extents(),

@@ -10,8 +10,8 @@ pub(super) enum Flaw {
     Magic,
     #[error(
         "holds {sectors} sectors of a VMDK, but not its descriptor, which says whether there are more of them and \
-         whether it has a parent: name the descriptor, the small text file beside it. If there never was one, this is \
-         one for a disk that is this file alone: {text}"
+         whether it has a parent: name the descriptor, the small text file beside it. If there never was one, this makes \
+         one for a disk that is this file alone: printf '{text}' >disk.vmdk"
     )]
     NoDescriptor { sectors: u64, text: String },
     #[error("is VMDK version {0}; 1 to 3 are handled")]

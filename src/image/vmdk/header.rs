@@ -1,6 +1,6 @@
 //! The header of a hosted sparse extent, "KDMV": VDF 5.0, "Hosted Sparse Extents", "Hosted Sparse Extent Header".
 
-use super::{SECTOR, flaw::Flaw};
+use super::flaw::Flaw;
 use crate::disk::field::{
     array_at, put_bytes, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le,
 };
@@ -8,7 +8,7 @@ use crate::disk::field::{
 pub(super) const MAGIC: [u8; 4] = *b"KDMV";
 
 /// Bytes of the header: one sector.
-pub(super) const LENGTH: usize = SECTOR as usize;
+pub(super) const LENGTH: usize = 512;
 
 /// `gdOffset` of a stream: the true one is in the footer.
 pub(super) const DIRECTORY_AT_END: u64 = u64::MAX;
@@ -39,8 +39,8 @@ const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 /// qemu reads grains of up to 1 GiB; VMware makes 64 KiB. In sectors.
 const LARGEST_GRAIN: u64 = 1 << 21;
 
-/// A compressed grain is held in memory: 4 MiB. In sectors.
-const LARGEST_COMPRESSED_GRAIN: u64 = 1 << 13;
+/// A grain that is compressed, or written, is held in memory: 4 MiB. In sectors.
+pub(super) const LARGEST_COMPRESSED_GRAIN: u64 = 1 << 13;
 
 /// VMware's own tables have 512 entries; more is allowed in streams. One is held in memory.
 const LARGEST_TABLE: u64 = 1 << 16;

@@ -1,6 +1,6 @@
 //! Markers in streams: VDF 5.0, "Stream-Optimized Compressed Sparse Extents", "Markers".
 
-use super::SECTOR;
+use super::{SECTOR, header::LENGTH};
 use crate::disk::field::{Truncated, put_u32_le, put_u64_le, u32_le, u64_le};
 
 /// Bytes before the compressed data of a grain.
@@ -44,7 +44,7 @@ impl Marker {
     }
 
     /// The sector of a marker that is no grain.
-    pub(super) fn encode(self) -> Result<[u8; SECTOR as usize], Truncated> {
+    pub(super) fn encode(self) -> Result<[u8; LENGTH], Truncated> {
         let (value, length, kind) = match self {
             Self::Grain { sector, length } => (sector, length, 0),
             Self::EndOfStream => (0, 0, 0),
@@ -53,7 +53,7 @@ impl Marker {
             Self::Footer => (1, 0, 3),
             Self::Other(sectors) => (sectors, 0, 4),
         };
-        let mut bytes = [0; SECTOR as usize];
+        let mut bytes = [0; LENGTH];
         put_u64_le(&mut bytes, 0, value)?;
         put_u32_le(&mut bytes, 8, length)?;
         put_u32_le(&mut bytes, 12, kind)?;

@@ -98,7 +98,15 @@ fn geometry(size: u64, adapter: Adapter) -> (u64, u64) {
 
 /// 32 hexadecimal digits, whose last eight are the CID: not one of those that mean something else.
 fn content_id(name: &str, size: u64, options: &Options) -> String {
-    let facts = format!("rehome VMDK\n{name}\n{size}\n{options:?}\n");
+    let facts = format!(
+        "rehome VMDK\n{name}\n{size}\n{}\n{}\n{}\n{}\n{}\n{}\n",
+        options.subformat.name(),
+        options.adapter.database_name(),
+        options.hardware_version,
+        options.tools_version,
+        options.zeroed_grain,
+        options.uuid.map_or(String::new(), |uuid| uuid.to_string()),
+    );
     let mut hash = blake3::hash(facts.as_bytes());
     loop {
         let digits = hash.to_hex();

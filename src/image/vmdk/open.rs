@@ -102,6 +102,9 @@ pub(super) fn open(container: Arc<dyn Disk>, neighbours: &dyn Neighbours, writab
         return Err(without_descriptor(&beginning, &label));
     };
     let descriptor = read_descriptor(container.as_ref(), &place)?;
+    if descriptor.is_empty() {
+        return Err(without_descriptor(&beginning, &label));
+    }
     if descriptor.encrypted {
         return Err(Flaw::Encrypted.of(&label));
     }
@@ -128,7 +131,10 @@ pub(super) fn open(container: Arc<dyn Disk>, neighbours: &dyn Neighbours, writab
     if extents.is_empty() {
         return Err(Flaw::NoExtents.of(&label));
     }
-    let parent = open_parent(&label, &descriptor, neighbours)?;
+    let (parent, parent_name) = match open_parent(&label, &descriptor, neighbours)? {
+        Some((parent, name)) => (Some(parent), Some(name)),
+        None => (None, None),
+    };
     Ok(Parts {
         container,
         descriptor_place: place,
@@ -136,6 +142,7 @@ pub(super) fn open(container: Arc<dyn Disk>, neighbours: &dyn Neighbours, writab
         extents,
         size,
         parent,
+        parent_name,
     })
 }
 
@@ -207,12 +214,12 @@ fn cid_of(container: &dyn Disk) -> Result<Option<u32>> {
 }
 
 /// The parent by the name that the descriptor has for it, or beside the image if it was somewhere else then: it is
-/// known by its CID.
+/// known by its CID. With the name that it was found by.
 fn open_parent(
     label: &str,
     descriptor: &Descriptor,
     neighbours: &dyn Neighbours,
-) -> Result<Option<Arc<dyn Disk>>> {
+) -> Result<Option<(Arc<dyn Disk>, String)>> {
     let expected = descriptor.parent_cid;
     let hint = descriptor.parent_hint.as_deref().map(|bytes| Name {
         bytes,
@@ -236,12 +243,14 @@ fn open_parent(
         let error = match found {
             // What has no bytes stands for a parent that is not looked at: the image tells of itself alone.
             Err(error) if error.kind == Kind::NotFound && name.open_bytes(neighbours, false).is_ok() => {
-                return name.open_image(neighbours).map(Some);
+                return name
+                    .open_image(neighbours)
+                    .map(|parent| Some((parent, name.text())));
             }
             Ok(Some(cid)) if cid == expected => {
                 return name
                     .open_image(neighbours)
-                    .map(Some)
+                    .map(|parent| Some((parent, name.text())))
                     .map_err(|error| cannot_open(label, "parent", name, error));
             }
             Ok(found) => Flaw::ParentChanged {

@@ -262,8 +262,8 @@ impl SparseSink {
     }
 
     fn flush(&self, last: usize) -> Result<()> {
-        let parts = self.parts.iter().take(last.saturating_add(1));
-        parts.map(|part| part.container.flush()).collect()
+        let mut parts = self.parts.iter().take(last.saturating_add(1));
+        parts.try_for_each(|part| part.container.flush())
     }
 }
 

@@ -242,7 +242,7 @@ impl<O: Output> StreamOptimized<O> {
             let at = offset + index * GRAIN_BYTES;
             let start = packed.bytes.len();
             packed.bytes.resize(start + GRAIN_HEADER, 0);
-            if grain.len() as u64 % SECTOR == 0 {
+            if grain.len().is_multiple_of(LENGTH) {
                 deflate::compress(Method::VMDK, grain, &mut packed.bytes);
             } else {
                 // The end of a disk that is no whole number of sectors.

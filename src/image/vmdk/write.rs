@@ -7,6 +7,7 @@ use super::{
     disk::Parts,
     extent::{Body, Extent},
     flaw::Flaw,
+    header::LARGEST_COMPRESSED_GRAIN,
     open::open,
     sparse_extent::{Mapping, Shape, SparseExtent, TableEntry},
 };
@@ -256,6 +257,10 @@ fn must_be_writable(parts: &Parts) -> std::result::Result<(), Flaw> {
             Shape::Hosted(header) if sparse.directory_is_bad || header.unclean_shutdown => {
                 "was not closed properly, or its first grain directory is damaged: let VMware repair it \
                  (`vmware-vdiskmanager -R`), or make a new one with `qemu-img convert -O vmdk`"
+            }
+            Shape::Hosted(header) if header.grain > LARGEST_COMPRESSED_GRAIN => {
+                "has grains of more than 4 MiB, which no product makes: `qemu-img convert -O vmdk` makes an image that can be \
+                 edited"
             }
             Shape::Hosted(_) => continue,
             Shape::Cow(_) | Shape::SeSparse(_) => {

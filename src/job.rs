@@ -22,6 +22,10 @@ pub struct Source {
     pub snapshot: Option<String>,
     /// `-T none`: files and devices are read past the host's cache.
     pub directly: bool,
+    /// What comes through a pipe is read once, in order, where its format allows that.
+    pub forward: bool,
+    /// `--size`: of the raw disk that comes through a pipe, in bytes.
+    pub size: Option<u64>,
     /// `--overlay-memory`: how many bytes of changes are held in memory before they go to a temporary file.
     pub overlay_memory: u64,
     /// `--temporary-folder`: where that file is made (and at once unlinked).

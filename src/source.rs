@@ -12,7 +12,7 @@ use crate::{
     guest::{self, Guest, Inspection, OtherVolume},
     image::{self, Format, ova::Package},
     job::Source,
-    locator::{self, Reading},
+    locator::{self, Passing, Reading},
     machine::Firmware,
     output::{ManifestState, PackageFacts, Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
@@ -36,6 +36,7 @@ pub struct Opened {
     others: Vec<String>,
     lasts: bool,
     packages: Vec<(String, Package)>,
+    passing: Vec<(String, Passing)>,
     remarks: Vec<String>,
 }
 
@@ -99,6 +100,8 @@ impl Opened {
             sector_size: source.sector_size,
             snapshot: source.snapshot.clone(),
             directly: source.directly,
+            forward: source.forward,
+            size: source.size,
             temporary_folder: source.temporary_folder.clone(),
         };
         let mut opened = Self {
@@ -109,6 +112,7 @@ impl Opened {
             others: Vec::new(),
             lasts: true,
             packages: Vec::new(),
+            passing: Vec::new(),
             remarks: Vec::new(),
         };
         for locator in &source.disks {
@@ -118,13 +122,22 @@ impl Opened {
                 opened.disks.push(image);
             }
             match one.path {
-                Some(path) => opened.paths.push(path),
+                Some(path) => {
+                    let beside = one.package.iter().flat_map(Package::files_beside);
+                    let mut files: Vec<PathBuf> = beside.map(|name| path.with_file_name(name)).collect();
+                    files.retain(|file| *file != path);
+                    opened.paths.push(path);
+                    opened.paths.append(&mut files);
+                }
                 None => opened.others.push(locator.to_string()),
             }
             opened.lasts &= one.lasts;
             opened
                 .packages
                 .extend(one.package.map(|package| (locator.to_string(), package)));
+            opened
+                .passing
+                .extend(one.passing.map(|passing| (locator.to_string(), passing)));
             opened.remarks.extend(one.remarks);
         }
         Ok(opened)
@@ -185,7 +198,28 @@ impl Opened {
                 ManifestState::Absent
             },
         };
-        self.packages.iter().map(facts).collect()
+        let passing = self.passing.iter().filter_map(|(name, passing)| {
+            let hardware = passing.hardware()?.clone();
+            let (package, manifest) = (name.clone(), ManifestState::NotRead);
+            Some(PackageFacts {
+                package,
+                hardware,
+                manifest,
+            })
+        });
+        self.packages.iter().map(facts).chain(passing).collect()
+    }
+
+    /// Those that are read as they pass end where they should; `false`: one of them is a package without a manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for what is cut short, goes on, or has another digest than its manifest says.
+    pub fn must_be_at_end(&self) -> disk::Result<bool> {
+        let mut compared = true;
+        for (_, passing) in &self.passing {
+            compared &= passing.must_be_at_end()? || passing.hardware().is_none();
+        }
+        Ok(compared)
     }
 
     /// Compares every file of the packages among them with its digest in the manifest.
@@ -574,11 +608,9 @@ impl Examined {
     /// What probably starts a system that is not understood: what a package says of its machine, else an EFI system
     /// partition is there, or not.
     pub fn likely_firmware(&self) -> Firmware {
-        let mut said = self
-            .packages
-            .iter()
-            .filter_map(|package| package.hardware.firmware.as_deref());
-        match said.next_back() {
+        let packages = self.packages.iter();
+        let mut said = packages.filter_map(|package| package.hardware.firmware.as_deref());
+        match said.next() {
             Some("efi") => return Firmware::Uefi,
             Some("bios") => return Firmware::Bios,
             _ => {}

@@ -264,3 +264,54 @@ fn a_copy_whose_server_died_goes_on_with_resume() {
     assert!(report["disks"][0]["resumed"].as_u64().unwrap() > 0, "{said}");
     assert!(fs::read(&target).unwrap() == expected);
 }
+
+#[test]
+fn image_commands_take_exports() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let image = folder.path().join("image.qcow2");
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .args([&source, &image]));
+    let server = Server::qemu(folder.path(), &image, "qcow2");
+    let address = address(folder.path());
+    rehome_ends(0, &["image", "compare", text(&source), &address]);
+    let said = rehome_ends(0, &["image", "info", "--allocation", &address]);
+    assert!(
+        said.contains("virtual size: 64.0 MiB") && said.contains("format: raw"),
+        "{said}"
+    );
+    let map = rehome_ends(0, &["image", "map", "--json", &address]);
+    let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+    assert!(map.as_array().unwrap().iter().any(|run| run["data"] == false));
+    let out = folder.path().join("out.vmdk");
+    rehome_ends(
+        0,
+        &["image", "convert", "-O", "vmdk", &address, text(&out), "--verify"],
+    );
+    run(Command::new("qemu-img")
+        .args(["compare", "-f", "vmdk", "-F", "raw"])
+        .args([&out, &source]));
+    drop(server);
+
+    let target = folder.path().join("target.raw");
+    fs::write(&target, vec![0xee; SIZE as usize]).unwrap();
+    let server = Server::qemu(folder.path(), &target, "raw");
+    let convert = ["image", "convert", text(&out), &address];
+    let said = ends(1, &rehome_in(folder.path(), &convert));
+    assert!(said.contains("say --yes-erase"), "{said}");
+    let sure = [&convert[..], &["--yes-erase", &address, "--verify"]].concat();
+    ends(0, &rehome_in(folder.path(), &sure));
+    let qcow2 = [&["image", "convert", "-O", "qcow2"], &sure[2..]].concat();
+    let said = ends(1, &rehome_in(folder.path(), &qcow2));
+    assert!(said.contains("holds raw disks"), "{said}");
+    drop(server);
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+
+    // An image within an export.
+    let server = Server::qemu(folder.path(), &image, "raw");
+    let said = rehome_ends(0, &["image", "check", "-f", "qcow2", &address]);
+    assert!(!said.contains("error"), "{said}");
+    rehome_ends(0, &["image", "compare", "-f", "qcow2", &address, text(&source)]);
+    drop(server);
+}

@@ -23,8 +23,10 @@ use small_guest::{rehome_ends, run};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 fn text(path: &Path) -> &str {
@@ -385,4 +387,182 @@ fn a_large_disk_without_data_makes_a_small_package_at_once() {
         image::open(Arc::new(FileDisk::open(&path).unwrap()), None, &NoNeighbours).unwrap();
     assert_eq!((image.format(), image.size()), (Format::Ova, 8 << 40));
     unpacked(&path);
+}
+
+/// A disk of a small system, and a second one with something on it.
+fn two_disks(folder: &Path) -> [PathBuf; 2] {
+    let system = small_guest::disk(folder);
+    let data = folder.join("data.img");
+    raw(&data, 24 << 20);
+    [system, data]
+}
+
+/// The disks that the same conversion makes as raw files.
+fn expected(folder: &Path, sources: &[PathBuf; 2]) -> [PathBuf; 2] {
+    let out = folder.join("plain/");
+    let arguments = [
+        "convert",
+        text(&sources[0]),
+        text(&sources[1]),
+        "--to",
+        "kvm-sata",
+        "-O",
+        "raw",
+        "-o",
+    ];
+    rehome_ends(0, &[&arguments[..], &[text(&out)]].concat());
+    [0, 1].map(|index| out.join(format!("plain-disk{index}.raw")))
+}
+
+#[test]
+fn a_system_is_converted_to_a_package_with_its_definition() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = two_disks(folder.path());
+    let plain = expected(folder.path(), &sources);
+    let out = folder.path().join("server.ova");
+    let convert = [
+        "convert",
+        text(&sources[0]),
+        text(&sources[1]),
+        "--to",
+        "kvm-sata",
+        "-O",
+        "ova",
+        "-o",
+        text(&out),
+    ];
+    let said = rehome_ends(0, &[&convert[..], &["--verify"]].concat());
+    assert!(
+        said.contains("wrote server-disk1.vmdk (vmdk") && said.contains("verified"),
+        "{said}"
+    );
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("server") || name.starts_with('.'))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["server.ova", "server.report.json"]);
+    let unpacked = unpacked(&out);
+    for (index, plain) in plain.iter().enumerate() {
+        let disk = unpacked.join(format!("server-disk{}.vmdk", index + 1));
+        run(Command::new("qemu-img")
+            .args(["compare", "-f", "vmdk", "-F", "raw"])
+            .args([&disk, plain]));
+    }
+    let xml = fs::read_to_string(unpacked.join("server.ovf")).unwrap();
+    for expected in [
+        "<Name>server</Name>",
+        "vmware.sata.ahci",
+        "E1000e",
+        "ovf:id=\"96\"",
+        "<Description>Debian GNU/Linux 12 (bookworm)</Description>",
+        "vmw:value=\"bios\"",
+    ] {
+        assert!(xml.contains(expected), "{expected}: {xml}");
+    }
+    // And from there to somewhere else.
+    let back = folder.path().join("back/");
+    rehome_ends(
+        0,
+        &[
+            "convert",
+            text(&out),
+            "--to",
+            "kvm-sata",
+            "--as-is",
+            "-O",
+            "raw",
+            "-o",
+            text(&back),
+        ],
+    );
+    for (index, plain) in plain.iter().enumerate() {
+        let disk = back.join(format!("back-disk{index}.raw"));
+        run(Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", "raw"])
+            .args([&disk, plain]));
+    }
+
+    let no = folder.path().join("no.ova");
+    let said = rehome_ends(
+        1,
+        &[
+            "convert",
+            text(&sources[0]),
+            "--to",
+            "kvm",
+            "-O",
+            "ova",
+            "-o",
+            text(&no),
+        ],
+    );
+    assert!(said.contains("have no disk controller \"virtio-blk\""), "{said}");
+    assert!(!no.exists() && !folder.path().join(".no.ova.rehome-work").exists());
+}
+
+#[test]
+fn a_package_that_was_killed_again_and_again_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = two_disks(folder.path());
+    let convert = |out: &Path, more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_rehome"))
+            .args([
+                "convert",
+                text(&sources[0]),
+                text(&sources[1]),
+                "--to",
+                "kvm-sata",
+                "-O",
+                "ova",
+                "-o",
+                text(out),
+            ])
+            .args(more)
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    // The same name, since the definition has it.
+    let [calm, rough] = ["calm", "rough"].map(|name| folder.path().join(name));
+    fs::create_dir(&calm).unwrap();
+    fs::create_dir(&rough).unwrap();
+    assert!(convert(&calm.join("s.ova"), &[]).wait().unwrap().success());
+    let out = rough.join("s.ova");
+    let slow = ["--rate-limit", "2M", "--checkpoint", "256K", "-m", "2"];
+    let ledgers = rough.join(".s.ova.rehome-work/ledgers");
+    let size = |name: &str| fs::metadata(ledgers.join(name)).map_or(0, |metadata| metadata.len());
+    // Killed in the first disk, and twice in the second.
+    for (index, (name, records)) in [
+        ("s-disk1.vmdk", 200),
+        ("s-disk2.vmdk", 200),
+        ("s-disk2.vmdk", 500),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let resume = if index == 0 { &[][..] } else { &["--resume"] };
+        let mut child = convert(&out, &[&slow[..], resume].concat());
+        let began = Instant::now();
+        while size(name) < records {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "it ended before it was killed"
+            );
+            assert!(began.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!out.exists());
+    }
+    let output = convert(&out, &["--resume", "--verify"])
+        .wait_with_output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::read(calm.join("s.ova")).unwrap() == fs::read(&out).unwrap());
+    unpacked(&out);
 }

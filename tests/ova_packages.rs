@@ -122,10 +122,11 @@ fn pattern(seed: u8) -> Vec<u8> {
 const VMDK: &str = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
 const QCOW2: &str = "http://www.gnome.org/~markmc/qcow-image-format.html";
 
-/// A package with disks in every wrapping: raw, qcow2 under its own and another's name, gzip, chunks, both.
+/// A package with disks in every wrapping: raw, qcow2 under its own and another's name, gzip, chunks, both,
+/// and other formats.
 fn of_all_kinds() -> (Maker, Vec<Vec<u8>>) {
     let mut maker = Maker::new();
-    let contents: Vec<Vec<u8>> = (1..=6).map(pattern).collect();
+    let contents: Vec<Vec<u8>> = (1..=10).map(pattern).collect();
     let name = |number: usize, suffix: &str| format!("server-disk{number}{suffix}");
     for (number, bytes) in contents.iter().enumerate() {
         fs::write(maker.path(&name(number, ".raw")), bytes).unwrap();
@@ -157,7 +158,7 @@ fn of_all_kinds() -> (Maker, Vec<Vec<u8>>) {
     }
     let packed = name(3, ".raw.gz");
     let attributes = format!("{} ovf:compression='gzip'", size(&maker, &packed));
-    maker.disk(&packed, &[packed.clone()], &attributes, "");
+    maker.disk(&packed, std::slice::from_ref(&packed), &attributes, "");
     for (number, href, chunk) in [(4, name(4, ".raw"), 1_000_000), (5, name(5, ".raw.gz"), 3000)] {
         let whole = fs::read(maker.path(&href)).unwrap();
         let chunks: Vec<String> = whole
@@ -175,17 +176,32 @@ fn of_all_kinds() -> (Maker, Vec<Vec<u8>>) {
         maker.disk(&href, &chunks, &attributes, "");
         fs::remove_file(maker.path(&href)).unwrap();
     }
+    for (number, format, options, uri) in [
+        (6, "vmdk", "subformat=streamOptimized", VMDK),
+        (
+            7,
+            "vpc",
+            "force_size=on",
+            "http://go.microsoft.com/fwlink/?LinkId=137171",
+        ),
+        (8, "vhdx", "subformat=dynamic", ""),
+        (9, "vdi", "static=off", "http://example.com/vdi"),
+    ] {
+        let image = name(number, &format!(".{format}"));
+        run(Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", format, "-o", options])
+            .arg(maker.path(&name(number, ".raw")))
+            .arg(maker.path(&image)));
+        maker.disk(&image, std::slice::from_ref(&image), "", uri);
+    }
     maker.descriptor();
     (maker, contents)
 }
 
 fn reading(folder: &Path) -> Reading {
     Reading {
-        format: None,
-        sector_size: None,
-        snapshot: None,
-        directly: false,
         temporary_folder: folder.to_owned(),
+        ..Reading::default()
     }
 }
 
@@ -250,7 +266,7 @@ fn every_disk_of_a_package_is_read_and_its_manifest_compared() {
 
     let error = open_one(&locator, &reading(folder.path()), &Unwatched).unwrap_err();
     assert!(
-        error.to_string().contains("holds 6 disks (server-disk0.raw, "),
+        error.to_string().contains("holds 10 disks (server-disk0.raw, "),
         "{error}"
     );
 }

@@ -15,7 +15,10 @@ use crate::{
     job::Job,
     locator::{Locator, is_block_device},
 };
-use std::path::PathBuf;
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
 
 /// Move the system: read it, rewrite it for the target machine, write the result
 ///
@@ -30,11 +33,11 @@ pub(super) struct Arguments {
     planning: PlanningArguments,
 
     /// File for one disk, folder for many (or with a slash at its end), a block device, nbd://HOST/EXPORT or
-    /// nbd+unix:///EXPORT?socket=PATH
+    /// nbd+unix:///EXPORT?socket=PATH, or - for a raw disk or a package on standard output
     #[arg(short, long, value_name = "OUT", value_parser = locator())]
     output: Locator,
 
-    /// Format of the disks that are written: qcow2 or raw [default: qcow2, and raw for a block device or an export]
+    /// Format of the disks that are written (raw, qcow2, vmdk), or ova for a package of all disks and the definition [default: qcow2, and raw for a block device or an export]
     #[arg(short = 'O', long, value_name = "FORMAT")]
     format: Option<Format>,
 
@@ -120,6 +123,11 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         Converted::Done(report) => (Outcome::Done, report),
         Converted::Different(report) => (Outcome::Different, report),
     };
+    if arguments.output == Locator::Standard {
+        // What was made is on standard output.
+        let _ = write!(io::stderr().lock(), "{report}");
+        return Ok(outcome);
+    }
     if arguments.json {
         print_json(report)?;
         return Ok(outcome);

@@ -53,6 +53,8 @@ impl ReadingArguments {
             sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
             snapshot: None,
             directly: false,
+            forward: false,
+            size: None,
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
         }

@@ -3,6 +3,7 @@
 use super::{
     digest_of, in_place, no_second_time,
     products::must_fit_a_device,
+    standard_output,
     verifying::{self, Stoppable},
 };
 use crate::{
@@ -55,6 +56,16 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     });
     report.packages = opened.packages();
     report.warnings.extend_from_slice(opened.remarks());
+    let brake = job.copying.brake();
+    if job.out == Locator::Standard {
+        let written = verifying::beside(&opened, &watch, || {
+            standard_output::write(&**source, job, brake.as_ref(), &mut stages)
+        });
+        report.disks.push(written??);
+        opened.must_be_at_end()?;
+        report.stages = stages.end();
+        return Ok(ImageConverted::Done(Box::new(report)));
+    }
     let source_digest = opened.identity()?;
     let identity = Identity {
         plan: plan_digest(job, format)?,
@@ -76,7 +87,6 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         existing: job.existing,
         verify: job.verify,
     };
-    let brake = job.copying.brake();
     let written = verifying::beside(&opened, &watch, || {
         transfer::write_disk(
             &**source,
@@ -90,14 +100,18 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     });
     let written = verifying::worth_keeping(written, &mut *destination)?;
     let written = written.map_err(|error| {
-        let still_needed = copy::survey(&**source).map_or(0, |survey| survey.data);
+        // A pipe tells nothing of what is still to come.
+        let still_needed = match opened.lasts() {
+            true => copy::survey(&**source).map_or(0, |survey| survey.data),
+            false => source.size(),
+        };
         let error = destination::explain_full(error, &*destination, still_needed);
         resumable(error, destination.leftover())
     })?;
     let verified = written.verified;
     report.disks.push(written);
     report.stages = stages.end();
-    report.manifests_are_verified();
+    passed_well(&opened, &mut report, &mut *destination)?;
     if opened.identity()? != source_digest {
         transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
@@ -113,6 +127,19 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         .publish()
         .map_err(|error| resumable(error, leftover))?;
     Ok(ImageConverted::Done(Box::new(report)))
+}
+
+/// Is what came through a pipe all that should have come?
+fn passed_well(opened: &Opened, report: &mut Report, destination: &mut dyn Destination) -> Result<()> {
+    match opened.must_be_at_end() {
+        Ok(true) => report.manifests_are_verified(),
+        Ok(false) => report.manifests_are_absent(),
+        Err(error) => {
+            transfer::mark_as_worthless(destination, "what came through the pipe is damaged")?;
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Zeros are left out of what is converted, and would show what lies below.

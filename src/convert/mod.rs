@@ -7,6 +7,7 @@ mod in_place;
 mod mending;
 mod planning;
 mod products;
+mod standard_output;
 mod verifying;
 
 pub use image::{ImageConverted, convert_image, create_image, repair_image};
@@ -19,6 +20,7 @@ use crate::{
     destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
+    locator::Locator,
     machine,
     output::{DiskWritten, Report},
     plan::Plan,
@@ -45,6 +47,9 @@ pub enum Converted {
 /// # Errors
 /// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
 pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
+    if job.out == Locator::Standard {
+        return standard_output::convert(job, watch);
+    }
     let watch = Stoppable::new(watch);
     let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");
@@ -89,6 +94,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    let (format, options) = products.disk_format(&plan)?;
+    products.describe(&plan, &examined, &mut *destination)?;
     let brake = job.copying.brake();
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
@@ -100,8 +107,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
             };
             let product = Product {
                 name,
-                format: job.format,
-                options: crate::image::Options::default(),
+                format,
+                options: options.clone(),
                 out: products.place_of(name),
                 existing: false,
                 verify: job.verify,

@@ -2,13 +2,13 @@
 
 use super::not_json;
 use crate::{
-    destination::{Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
+    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
     disk::{Error, Kind, Result},
-    image::Format,
+    image::{self, Format, ova},
     job::{Job, Source},
     locator::{Locator, is_block_device},
     output::{
-        Report, libvirt,
+        Report, libvirt, ovf,
         virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     plan::Plan,
@@ -35,6 +35,8 @@ enum Place {
     File { out: PathBuf, folder: PathBuf },
     /// OUT is a folder that is made.
     Folder { out: PathBuf },
+    /// OUT is a file with all disks and the definition in it; the report lies beside it.
+    Archive { out: PathBuf, folder: PathBuf },
     /// OUT is a device or an export; the rest goes to the folder that one stands in.
     Device { device: Locator, folder: PathBuf },
 }
@@ -63,7 +65,16 @@ impl Products {
             let text = "is no name for a file or folder that can be made: give OUT a name in UTF-8";
             return Err(Error::new(Kind::Unsupported, label, text));
         };
-        let wants_folder = count > 1 || label.ends_with('/');
+        let archive = job.format == Format::Ova;
+        if archive && label.ends_with('/') {
+            let text = "is a folder, and an OVA is one file: leave the slash out";
+            return Err(Error::new(Kind::Unsupported, label, text));
+        }
+        if job.format == Format::Ovf {
+            let text = "a package is written as one archive: say -O ova";
+            return Err(Error::new(Kind::Unsupported, label, text));
+        }
+        let wants_folder = !archive && (count > 1 || label.ends_with('/'));
         let extension = job.format.to_string();
         let stem = match Path::new(&name).file_stem().and_then(|stem| stem.to_str()) {
             Some(stem) if !wants_folder => stem.to_owned(),
@@ -86,13 +97,19 @@ impl Products {
             let text = "has the name of a definition or a report, which are made beside the disk: name the disk otherwise";
             return Err(Error::new(Kind::Unsupported, label, text));
         }
+        let (disks, place) = if archive {
+            let names = (0..count).map(|index| ova::new_disk(&stem, index, 0).file);
+            (names.collect(), Place::Archive { out, folder })
+        } else {
+            (vec![name], Place::File { out, folder })
+        };
         Ok(Self {
-            disks: vec![name],
+            disks,
             definition: format!("{stem}.xml"),
             report: format!("{stem}.report.json"),
             machine: stem,
             format: job.format,
-            place: Place::File { out, folder },
+            place,
         })
     }
 
@@ -119,6 +136,16 @@ impl Products {
     /// The destination, begun or resumed.
     pub(super) fn open_destination(&self, job: &Job) -> Result<Box<dyn Destination>> {
         let (out, shape) = match &self.place {
+            Place::Archive { out, folder } => {
+                if !job.resume {
+                    self.must_be_absent_in(folder)?;
+                }
+                return Ok(if job.resume {
+                    Box::new(ArchiveDestination::resume(out)?)
+                } else {
+                    Box::new(ArchiveDestination::create(out)?)
+                });
+            }
             Place::File { out, folder } => {
                 // Said now, not after hours of copying. A run that was killed while it published left its own there.
                 if !job.resume {
@@ -159,8 +186,47 @@ impl Products {
     pub(super) fn place_of(&self, name: &str) -> Option<PathBuf> {
         match &self.place {
             Place::File { folder, .. } | Place::Folder { out: folder } => Some(folder.join(name)),
-            Place::Device { .. } => None,
+            Place::Archive { .. } | Place::Device { .. } => None,
         }
+    }
+
+    /// The format of each disk's file, and its options.
+    pub(super) fn disk_format(&self, plan: &Plan) -> Result<(Format, image::Options)> {
+        let mut options = image::Options::default();
+        if self.format != Format::Ova {
+            return Ok((self.format, options));
+        }
+        let machine = self.described(plan, (None, None))?;
+        options.words = ova::disk_words(machine.controller);
+        Ok((Format::Vmdk, options))
+    }
+
+    /// The machine of `plan` as a package describes it.
+    fn described(&self, plan: &Plan, size: (Option<u64>, Option<u32>)) -> Result<ova::NewMachine> {
+        let refuse = |text: String| Error::new(Kind::Unsupported, "the definition of the machine", text);
+        let machine = VirtualMachine::of_plan(&self.machine, plan, Vec::new());
+        let machine = machine
+            .ok_or_else(|| refuse("the plan names a controller that its machine does not have".to_owned()))?;
+        ovf::describe(&machine.sized(size), plan.guest.as_deref()).map_err(|error| refuse(error.to_string()))
+    }
+
+    /// Says what is in a package, which has that at its beginning.
+    pub(super) fn describe(
+        &self,
+        plan: &Plan,
+        examined: &Examined,
+        destination: &mut dyn Destination,
+    ) -> Result<()> {
+        if self.format != Format::Ova {
+            return Ok(());
+        }
+        let machine = self.described(plan, examined.described_size())?;
+        let sizes = examined.layer.disks.iter().map(|disk| disk.size());
+        let disks: Vec<ova::NewDisk> = (0..)
+            .zip(sizes)
+            .map(|(index, size)| ova::new_disk(&self.machine, index, size))
+            .collect();
+        destination.describe(&machine, &disks)
     }
 
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.
@@ -170,6 +236,9 @@ impl Products {
         examined: &Examined,
         destination: &mut dyn Destination,
     ) -> Result<()> {
+        if self.format == Format::Ova {
+            return Ok(());
+        }
         let disks = self.disks.iter().map(|name| DiskImage {
             place: match &self.place {
                 Place::Device {
@@ -179,9 +248,9 @@ impl Products {
                 Place::Device { device, .. } => {
                     DiskPlace::File(device.path().map(Path::to_owned).unwrap_or_default())
                 }
-                Place::File { folder, .. } | Place::Folder { out: folder } => {
-                    DiskPlace::File(folder.join(name))
-                }
+                Place::File { folder, .. }
+                | Place::Folder { out: folder }
+                | Place::Archive { folder, .. } => DiskPlace::File(folder.join(name)),
             },
             format: self.format.to_string(),
         });

@@ -131,6 +131,11 @@ impl FileDestination {
         }
     }
 
+    /// The ledger of what is a part of a product.
+    pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
+        self.work.ledger(name, identity)
+    }
+
     fn publish_files(&self, names: &[String]) -> Result<()> {
         for name in names {
             must_be_absent(&self.parent.join(name))?;

@@ -4,6 +4,7 @@
 //! renamed together by [`Destination::publish`]. A run that breaks leaves a work folder that can be resumed, or
 //! nothing.
 
+mod archive;
 mod cache;
 mod device;
 mod existing;
@@ -13,6 +14,7 @@ mod publish;
 mod space;
 mod work_folder;
 
+pub use archive::ArchiveDestination;
 pub use cache::Cache;
 pub use device::DeviceDestination;
 pub use existing::ExistingDestination;
@@ -24,12 +26,20 @@ pub use work_folder::Leftover;
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, Kind, Result},
+    image::ova::{NewDisk, NewMachine},
 };
 use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 /// One conversion's products, invisible until they are published. Dropped before that, it removes what it made unless
 /// that is worth a resume.
 pub trait Destination: Debug + Send {
+    /// Says what will come, before the first disk: an archive begins with that. Others have no need of it.
+    ///
+    /// # Errors
+    /// Of what cannot be described.
+    fn describe(&mut self, _machine: &NewMachine, _disks: &[NewDisk]) -> Result<()> {
+        Ok(())
+    }
     /// The container of a disk, which begins with `size` bytes (0 for a format that grows), and its ledger. When
     /// resuming, both as they were left; if the ledger knows nothing the container is made afresh.
     ///

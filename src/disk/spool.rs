@@ -23,12 +23,7 @@ pub fn spool(
     most: u64,
     watch: &dyn Watch,
 ) -> Result<FileDisk> {
-    let place = format!("temporary copy of {label} in {}", folder.display());
-    let file = unlinked_file(folder).map_err(|error| {
-        let text = format!("cannot be made ({error}); name another folder with --temporary-folder");
-        Error::new(Error::io("", error).kind, &*place, text)
-    })?;
-    let copy = FileDisk::from_file(place, file, true)?;
+    let copy = temporary_file(folder, &format!("temporary copy of {label}"))?;
     let mut buffer = vec![0; BUFFER];
     let mut at = 0_u64;
     loop {
@@ -57,6 +52,19 @@ pub fn spool(
             return Ok(copy.into_source(label.to_owned()));
         }
     }
+}
+
+/// A file of `what` in `folder` that can be written, has no name there, and is gone with the disk.
+///
+/// # Errors
+/// Those of making it.
+pub fn temporary_file(folder: &Path, what: &str) -> Result<FileDisk> {
+    let place = format!("{what} in {}", folder.display());
+    let file = unlinked_file(folder).map_err(|error| {
+        let text = format!("cannot be made ({error}); name another folder with --temporary-folder");
+        Error::new(Error::io("", error).kind, &*place, text)
+    })?;
+    FileDisk::from_file(place, file, true)
 }
 
 /// Fills `buffer`, or as much of it as there is.

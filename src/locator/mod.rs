@@ -5,7 +5,9 @@
 //! network is raw unless the user names a format, since a guest can write any magic into its first sector.
 
 mod open;
+mod standard_input;
 mod words;
 
 pub use open::{OpenSource, Reading, is_block_device, open_one, open_source};
+pub use standard_input::Passing;
 pub use words::{Locator, LocatorError};

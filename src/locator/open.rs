@@ -1,8 +1,11 @@
 //! Opening what a locator names, for reading.
 
-use super::Locator;
+use super::{
+    Locator,
+    standard_input::{self, Passing},
+};
 use crate::{
-    disk::{self, Disk, Error, Kind, Result, spool},
+    disk::{self, Disk, Error, Kind, Result},
     image::{
         self, Beside, Format, Image, Neighbours, NoNeighbours,
         ova::{Package, Spool},
@@ -10,19 +13,14 @@ use crate::{
     nbd::{Access, NbdDisk},
     watch::Watch,
 };
-use rustix::{
-    fs::{FileType, fstat},
-    stdio::stdin,
-};
 use std::{
-    io,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 /// How sources are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// What the user says the format is: it wins over what the bytes look like.
     pub format: Option<Format>,
@@ -32,6 +30,10 @@ pub struct Reading {
     pub snapshot: Option<String>,
     /// Files and devices are read past the host's cache.
     pub directly: bool,
+    /// What comes through a pipe is read once, in order, where its format allows that: for who copies the one disk in it.
+    pub forward: bool,
+    /// Size of the raw disk that comes through a pipe; without it, the pipe has to be read to its end first.
+    pub size: Option<u64>,
     /// Where copies are made of what cannot be read at any offset; they have no name there.
     pub temporary_folder: PathBuf,
 }
@@ -43,6 +45,8 @@ pub struct OpenSource {
     pub disks: Vec<Arc<dyn Image>>,
     /// The package that they are of: it describes the machine, and may have a manifest to verify.
     pub package: Option<Package>,
+    /// It is read once, as it passes; afterwards [`Passing::must_be_at_end`] tells whether all was well.
+    pub passing: Option<Passing>,
     /// The file or block device, where that is what it is.
     pub path: Option<PathBuf>,
     /// It can be opened again, and is the same then: not what came through a pipe.
@@ -86,24 +90,14 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
             open_container(export, Some(format), &NoNeighbours, reading, watch)
         }
         // A file or a device that was redirected is read like any other.
-        Locator::Standard if !is_pipe()? => open_source(&Locator::Path(STDIN_PATH.into()), reading, watch),
-        Locator::Standard => {
-            let container = standard_input(reading, watch)?;
-            let remark = format!(
-                "standard input is a pipe: its {} bytes were kept in a temporary file in {}, to be read at any place",
-                container.size(),
-                reading.temporary_folder.display()
-            );
-            let mut source = open_container(container, reading.format, &NoNeighbours, reading, watch)?;
-            source.lasts = false;
-            source.remarks.push(remark);
-            Ok(source)
-        }
+        Locator::Standard if standard_input::is_pipe()? => standard_input::open(reading, watch),
+        // A file or a device that was redirected is read like any other.
+        Locator::Standard => open_source(&Locator::Path(standard_input::PATH.into()), reading, watch),
     }
 }
 
 /// The disks in `container`.
-fn open_container(
+pub(super) fn open_container(
     container: Arc<dyn Disk>,
     format: Option<Format>,
     neighbours: &dyn Neighbours,
@@ -135,6 +129,7 @@ fn open_container(
     Ok(OpenSource {
         disks,
         package,
+        passing: None,
         path: None,
         lasts: true,
         remarks: Vec::new(),
@@ -170,30 +165,6 @@ pub fn is_block_device(path: &Path) -> Result<bool> {
         .metadata()
         .map_err(|error| Error::io(path.display().to_string(), error))?;
     Ok(metadata.file_type().is_block_device())
-}
-
-/// What standard input is called in messages.
-const STANDARD_INPUT: &str = "standard input";
-
-/// What is behind the open standard input; a path that opens it anew.
-const STDIN_PATH: &str = "/dev/stdin";
-
-fn is_pipe() -> Result<bool> {
-    let stat = fstat(stdin()).map_err(|error| Error::io(STANDARD_INPUT, error.into()))?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    Ok(!matches!(kind, FileType::RegularFile | FileType::BlockDevice))
-}
-
-/// What comes through a pipe is kept in a temporary file, since a system can be looked into only where every byte can be
-/// reached.
-fn standard_input(reading: &Reading, watch: &dyn Watch) -> Result<Arc<dyn Disk>> {
-    watch.stage("spool", 0);
-    let folder = &reading.temporary_folder;
-    let copy = spool(&mut io::stdin().lock(), STANDARD_INPUT, folder, u64::MAX, watch)?;
-    Ok(match reading.sector_size {
-        Some(size) => Arc::new(copy.with_sector_size(size)),
-        None => Arc::new(copy),
-    })
 }
 
 fn must_be_a_sector(size: Option<u32>, label: &str) -> Result<()> {

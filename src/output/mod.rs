@@ -1,7 +1,8 @@
-//! What the new home wants beside disks: the libvirt domain; the report; what is said of images.
+//! What the new home wants beside disks: the libvirt domain, the description in an OVA; the report; what is said of images.
 
 mod image;
 pub mod libvirt;
+pub mod ovf;
 pub(crate) mod pci_topology;
 mod report;
 pub mod virtual_machine;

@@ -165,6 +165,15 @@ impl Report {
         }
     }
 
+    /// What passed through a pipe had no manifest at its end.
+    pub fn manifests_are_absent(&mut self) {
+        for package in &mut self.packages {
+            if package.manifest == ManifestState::NotRead {
+                package.manifest = ManifestState::Absent;
+            }
+        }
+    }
+
     /// Nothing yet.
     pub fn new(command: &str) -> Self {
         Self {

@@ -1,12 +1,14 @@
 //! `rehome image check`: is an image sound?
 
 use super::{
-    Outcome, Result, print_json, print_text,
+    Outcome, Result, open, print_json, print_text,
     progress::{Progress, Style},
+    source_arguments::locator,
 };
 use crate::{
     convert::repair_image,
-    image::{self, Format},
+    image::Format,
+    locator::Locator,
     output::{CHECK_SCHEMA, Checked},
 };
 use std::path::PathBuf;
@@ -16,9 +18,9 @@ use std::path::PathBuf;
 /// Exit codes: 0 sound; 1 the check could not be made; 4 there are errors; 5 no errors, but leaks, which are harmless.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    /// The image, or nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
+    #[arg(value_name = "IMAGE", value_parser = locator())]
+    image: Locator,
 
     /// Its format, whatever its first bytes are
     #[arg(short, long, value_name = "FORMAT")]
@@ -48,16 +50,19 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result {
     let mut checked = Checked {
         schema: CHECK_SCHEMA,
-        image: arguments.image.display().to_string(),
+        image: arguments.image.to_string(),
         ..Checked::default()
     };
     if let Some(undo) = &arguments.undo {
         let progress = Progress::start(Style::Auto)?;
-        let repaired = repair_image(&arguments.image, arguments.format, undo, &progress)?;
+        let Some(path) = arguments.image.path() else {
+            return Err("a repair needs a file, with an undo file beside it".into());
+        };
+        let repaired = repair_image(path, arguments.format, undo, &progress)?;
         checked.freed = Some(repaired.freed);
         checked.undo = repaired.undo.map(|undo| undo.display().to_string());
     }
-    let image = image::open_file(&arguments.image, arguments.format)?;
+    let image = open(&arguments.image, arguments.format)?;
     checked.format = image.format().to_string();
     checked.found = image.check()?;
     if arguments.json || arguments.output.as_deref() == Some("json") {

@@ -19,7 +19,7 @@ use crate::{
 /// made; 4 they differ.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One image: a file, a block device, or nbd://HOST/EXPORT
+    /// One image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE1", value_parser = locator())]
     one: Locator,
 

@@ -5,14 +5,21 @@ use super::{
     progress::{Progress, Style},
 };
 use crate::{
-    cli::{copying_arguments::CopyingArguments, source_arguments::locator, wrong_usage},
+    cli::{
+        copying_arguments::CopyingArguments,
+        source_arguments::{locator, size},
+        wrong_usage,
+    },
     convert::{self, ImageConverted},
     copy::Offload,
     image::{self, Format},
     job::{ImageJob, Source},
     locator::{Locator, is_block_device},
 };
-use std::path::PathBuf;
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
 
 /// Write the disk of an image into an image of another format; what is in it stays as it is
 ///
@@ -24,7 +31,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "SRC", value_parser = locator())]
     source: Locator,
 
-    /// File that is made, block device, or export of a server
+    /// File that is made, block device, export of a server, or - for standard output
     #[arg(value_name = "OUT", value_parser = locator())]
     out: Locator,
 
@@ -75,6 +82,11 @@ pub(super) struct Arguments {
     /// Name OUT again if it is a block device, an export, or there already: the disk on it will be overwritten
     #[arg(long, value_name = "OUT", value_parser = locator())]
     yes_erase: Vec<Locator>,
+
+    /// Size of SRC, where that is a raw disk that comes through a pipe: it is copied as it comes then. Without it, it is kept
+    /// in a temporary file first, since OUT has to know the size of its disk from the beginning
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: Option<u64>,
 
     /// Folder for what must be kept to be read at any place, which has no name there [default: $TMPDIR or /tmp]
     #[arg(long, value_name = "DIR")]
@@ -145,6 +157,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
             format: arguments.source_format,
             snapshot: arguments.snapshot.as_deref().map(snapshot_name),
             directly: arguments.source_cache == "none",
+            forward: true,
+            size: arguments.size,
             temporary_folder: arguments
                 .temporary_folder
                 .clone()
@@ -172,7 +186,12 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         ImageConverted::Done(report) => (Outcome::Done, report),
         ImageConverted::Different(report) => (Outcome::Different, report),
     };
-    if arguments.json {
+    if arguments.out == Locator::Standard {
+        // The disk is on standard output.
+        if !arguments.quiet {
+            let _ = write!(io::stderr().lock(), "{}", report.written());
+        }
+    } else if arguments.json {
         print_json(report)?;
     } else if !arguments.quiet {
         print_text(&report.written())?;

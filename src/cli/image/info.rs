@@ -10,7 +10,7 @@ use crate::{
 /// Say what an image is: its format, sizes, backing file, snapshots
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image: a file, a block device, or nbd://HOST/EXPORT
+    /// The image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE", value_parser = locator())]
     image: Locator,
 

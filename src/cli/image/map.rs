@@ -13,7 +13,7 @@ use std::io::{self, Write as _};
 /// place of the file
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The image: a file, a block device, or nbd://HOST/EXPORT
+    /// The image: a file, a block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input
     #[arg(value_name = "IMAGE", value_parser = locator())]
     image: Locator,
 

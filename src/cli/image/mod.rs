@@ -10,7 +10,7 @@ mod map;
 use super::{Outcome, Result, print_json, print_text, progress, source_arguments};
 use crate::{
     disk,
-    image::{Format, Image},
+    image::{self, Format, Image},
     locator::{Locator, Reading, open_one},
     watch::Unwatched,
 };
@@ -45,14 +45,15 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     }
 }
 
-/// The one disk that `locator` names.
+/// Opens the image that `locator` names.
 fn open(locator: &Locator, format: Option<Format>) -> disk::Result<Arc<dyn Image>> {
+    if let Locator::Path(path) = locator {
+        return image::open_file(path, format);
+    }
     let reading = Reading {
         format,
-        sector_size: None,
-        snapshot: None,
-        directly: false,
         temporary_folder: std::env::temp_dir(),
+        ..Reading::default()
     };
     open_one(locator, &reading, &Unwatched)
 }

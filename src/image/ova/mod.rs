@@ -3,6 +3,7 @@
 
 mod descriptor;
 mod flaw;
+mod forward;
 mod image;
 mod manifest;
 mod new_archive;
@@ -13,11 +14,12 @@ mod tar;
 mod units;
 
 pub use descriptor::{Adapter, Controller, Hardware};
+pub use forward::{Beginning, ForwardOva};
 pub use image::Ova;
 pub use new_archive::NewArchive;
 pub use new_descriptor::{NewAdapter, NewController, NewDisk, NewMachine};
 pub use package::{Package, Spool};
-pub use sink::{Options, OvaSink, create, disk_options, new_disk};
+pub use sink::{Options, OvaSink, create, disk_options, disk_words, new_disk};
 
 pub(super) use package::{is_archive, is_descriptor};
 

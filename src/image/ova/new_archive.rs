@@ -10,7 +10,7 @@ use super::{
     flaw::Flaw,
     manifest::{self, Algorithm},
     new_descriptor::{self, NewDisk, NewMachine},
-    tar::{self, BLOCK, file_header},
+    tar::{self, BLOCK, HEADER, file_header},
 };
 use crate::{
     disk::{Composite, Disk, Error, Extent, Kind, Result, check_range},
@@ -113,7 +113,7 @@ impl NewArchive {
         if self.container.size() < start {
             return Ok(None);
         }
-        let mut header = [0; BLOCK as usize];
+        let mut header = [0; HEADER];
         self.container.read_at(at, &mut header)?;
         let size = tar::size_of(&header, name);
         Ok(size.filter(|size| size.saturating_add(start) <= self.container.size()))
@@ -175,14 +175,14 @@ impl NewArchive {
         let mut end = file_header(&format!("{}.mf", self.machine.name), lines.len() as u64).to_vec();
         end.extend(lines.as_bytes());
         // Two blocks of zeros behind the last file.
-        let padded = end.len().next_multiple_of(BLOCK as usize) + 2 * BLOCK as usize;
+        let padded = end.len().next_multiple_of(HEADER) + 2 * HEADER;
         end.resize(padded, 0);
         self.container.set_size(at + end.len() as u64)?;
         self.container.write_at(at, &end)?;
         self.container.flush()?;
         let mut beginning = file_header(&name, text.len() as u64).to_vec();
         beginning.extend(text.as_bytes());
-        beginning.resize(beginning.len().next_multiple_of(BLOCK as usize), 0);
+        beginning.resize(beginning.len().next_multiple_of(HEADER), 0);
         self.container.write_at(0, &beginning)?;
         self.container.flush()
     }

@@ -50,11 +50,7 @@ const LARGEST_DISK: u64 = 64 << 40;
 
 /// Is the file in `container` a tar whose first file is a descriptor?
 pub(in crate::image) fn is_archive(container: &dyn Disk) -> bool {
-    tar::members(container, 1).is_ok_and(|members| {
-        members
-            .first()
-            .is_some_and(|first| has_suffix(&first.name, ".ovf"))
-    })
+    tar::first_file(container).is_some_and(|name| has_suffix(&name, ".ovf"))
 }
 
 /// Does the file in `container` begin as a descriptor does: XML with an envelope?
@@ -98,7 +94,7 @@ impl Package {
     /// [`Kind::Corrupt`] for what is damaged or cut short, and says what is missing.
     pub fn of_archive(container: Arc<dyn Disk>) -> Result<Self> {
         let label = container.label().to_owned();
-        let members = tar::members(&*container, usize::MAX)?;
+        let members = tar::members(&*container)?;
         let mut files = Vec::with_capacity(members.len());
         for Member { name, start, size } in members {
             let disk = Composite::slice(format!("{label}: {name}"), container.clone(), start..start + size)?;
@@ -179,6 +175,12 @@ impl Package {
     pub fn disks(&self, neighbours: &dyn Neighbours, unpack: &Spool<'_>) -> Result<Vec<Arc<dyn Image>>> {
         let disks = self.descriptor.disks.iter();
         disks.map(|disk| self.disk(disk, neighbours, unpack)).collect()
+    }
+
+    /// Names of the files beside the descriptor that were found; none of an archive.
+    pub fn files_beside(&self) -> Vec<&str> {
+        let files = self.files.iter().filter(|_| !self.archive);
+        files.map(|file| file.name.as_str()).collect()
     }
 
     /// What the disks are called, in the same order.

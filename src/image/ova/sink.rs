@@ -158,16 +158,23 @@ pub fn new_disk(machine: &str, index: usize, size: u64) -> NewDisk {
     }
 }
 
-/// What the VMDKs of a package are.
-pub fn disk_options(controller: NewController) -> vmdk::Options {
-    let mut words = image::Options::default();
-    let words_of = [
+/// What the VMDKs of a package are, in the words of `-o`.
+pub fn disk_words(controller: NewController) -> Vec<(String, String)> {
+    let words = [
         ("subformat", Subformat::StreamOptimized.name()),
         ("adapter_type", controller.disk_adapter()),
     ];
     words
-        .words
-        .extend(words_of.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
+/// What the VMDKs of a package are.
+pub fn disk_options(controller: NewController) -> vmdk::Options {
+    let words = image::Options {
+        words: disk_words(controller),
+        ..image::Options::default()
+    };
     vmdk::Options::from_words(&words).unwrap_or_default()
 }
 

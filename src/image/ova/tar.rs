@@ -7,6 +7,9 @@ use crate::disk::{self, Disk, field};
 /// Headers and contents begin on a multiple of this.
 pub(super) const BLOCK: u64 = 512;
 
+/// Bytes of a header: one block.
+pub(super) const HEADER: usize = 512;
+
 /// A file in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
@@ -22,97 +25,156 @@ const MOST_MEMBERS: usize = 10_000;
 /// Extended headers and names in a member of their own.
 const LONGEST_NAMES: u64 = 64 << 10;
 
-/// Reads the headers of `archive`, up to `most` files.
+/// Reads all headers of `archive`.
 ///
 /// # Errors
 /// Those of reading; [`disk::Kind::Corrupt`] for an archive that is damaged or cut short.
-pub(super) fn members(archive: &dyn Disk, most: usize) -> disk::Result<Vec<Member>> {
+pub(super) fn members(archive: &dyn Disk) -> disk::Result<Vec<Member>> {
     let label = archive.label();
     let flawed = |flaw: Flaw| flaw.of(label);
     let end = archive.size();
     let mut members = Vec::new();
-    let mut long = Long::default();
-    let mut at = 0;
-    while at < end && members.len() < most {
+    let mut walk = Walk::default();
+    while walk.at < end {
+        let at = walk.at;
         if end - at < BLOCK {
             return Err(flawed(Flaw::TarCutHeader { at, end }));
         }
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; HEADER];
         archive.read_at(at, &mut block)?;
-        // Two blocks of zeros end an archive; one is enough for it to be one.
-        let Some(header) = header(&block, at).map_err(flawed)? else {
-            break;
-        };
         let start = at + BLOCK;
-        let size = match long.size.take_if(|_| header.kind.is_file()) {
-            Some(size) => size,
-            None => header.size,
-        };
-        let name = match long.name.take_if(|_| header.kind.is_file()) {
-            Some(name) => name,
-            None => header.name,
-        };
-        let past = start.checked_add(size).filter(|past| *past <= end);
-        let cut = || Flaw::TarCut {
-            name: text(&name),
-            size,
-            start,
-            end,
-        };
-        match header.kind {
-            Kind::File => {
-                if long.sparse {
-                    return Err(flawed(Flaw::TarSparse(text(&name))));
-                }
-                past.ok_or_else(|| flawed(cut()))?;
-                members.push(Member {
-                    name: text(&name),
-                    start,
-                    size,
-                });
+        match walk.step(&block).map_err(flawed)? {
+            Step::End => break,
+            Step::Nothing { .. } => {}
+            Step::Names { size, long_name } => {
+                must_be_there("(names)", start, size, end).map_err(flawed)?;
+                let mut contents = vec![0; usize::try_from(size).unwrap_or(0)];
+                archive.read_at(start, &mut contents)?;
+                walk.names(&contents, long_name).map_err(flawed)?;
+            }
+            Step::File { name, size } => {
+                must_be_there(&name, start, size, end).map_err(flawed)?;
+                members.push(Member { name, start, size });
                 if members.len() >= MOST_MEMBERS {
                     return Err(flawed(Flaw::TarMembers(MOST_MEMBERS)));
                 }
-                long = Long::default();
             }
-            Kind::Sparse => return Err(flawed(Flaw::TarSparse(text(&name)))),
-            Kind::LongName | Kind::Extended => {
-                past.ok_or_else(|| flawed(cut()))?;
-                if size > LONGEST_NAMES {
-                    return Err(flawed(Flaw::TarNames { at, length: size }));
-                }
-                let mut contents = vec![0; usize::try_from(size).unwrap_or(0)];
-                archive.read_at(start, &mut contents)?;
-                if header.kind == Kind::LongName {
-                    long.name = Some(until_nul(&contents).to_vec());
-                } else {
-                    long.take(&contents, at).map_err(flawed)?;
-                }
-            }
-            Kind::Other => {}
         }
-        at = match start
-            .checked_add(size)
-            .and_then(|past| past.checked_next_multiple_of(BLOCK))
-        {
-            Some(next) => next,
-            None => return Err(flawed(Flaw::TarNumber(at))),
-        };
     }
     Ok(members)
 }
 
-/// What extended headers say of the next file.
+/// The name of the first file of `archive`, whether that is whole or not; `None`: it is no archive.
+pub(super) fn first_file(archive: &dyn Disk) -> Option<String> {
+    let mut walk = Walk::default();
+    // Before a file come no more than a global header, its own header and its name.
+    for _ in 0..8 {
+        let start = walk.at.checked_add(BLOCK)?;
+        let mut block = [0; HEADER];
+        archive.read_at(walk.at, &mut block).ok()?;
+        match walk.step(&block).ok()? {
+            Step::End => return None,
+            Step::Nothing { .. } => {}
+            Step::Names { size, long_name } => {
+                let mut contents = vec![0; usize::try_from(size).ok()?];
+                archive.read_at(start, &mut contents).ok()?;
+                walk.names(&contents, long_name).ok()?;
+            }
+            Step::File { name, .. } => return Some(name),
+        }
+    }
+    None
+}
+
+fn must_be_there(name: &str, start: u64, size: u64, end: u64) -> Result<(), Flaw> {
+    match start.checked_add(size) {
+        Some(past) if past <= end => Ok(()),
+        _ => Err(Flaw::TarCut {
+            name: name.to_owned(),
+            size,
+            start,
+            end,
+        }),
+    }
+}
+
+/// A walk from header to header, whether the archive is a file or a stream.
 #[derive(Debug, Default)]
-struct Long {
+pub(super) struct Walk {
+    /// Where the next header is.
+    pub(super) at: u64,
+    /// What extended headers say of the next file.
     name: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
 }
 
-impl Long {
+/// What a header tells. Its contents follow it, padded to whole blocks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The end mark.
+    End,
+    /// `size` bytes that nobody needs: of a folder, of a link.
+    Nothing { size: u64 },
+    /// `size` bytes that [`Walk::names`] wants.
+    Names { size: u64, long_name: bool },
+    /// A file of `size` bytes.
+    File { name: String, size: u64 },
+}
+
+impl Walk {
+    /// Takes the header at [`Walk::at`], and goes on to the next.
+    pub(super) fn step(&mut self, block: &[u8; HEADER]) -> Result<Step, Flaw> {
+        let at = self.at;
+        // Two blocks of zeros end an archive; one is enough for it to be one.
+        let Some(header) = header(block, at)? else {
+            return Ok(Step::End);
+        };
+        let step = match header.kind {
+            Kind::File => {
+                let name = text(&self.name.take().unwrap_or(header.name));
+                if std::mem::take(&mut self.sparse) {
+                    return Err(Flaw::TarSparse(name));
+                }
+                let size = self.size.take().unwrap_or(header.size);
+                Step::File { name, size }
+            }
+            Kind::Sparse => return Err(Flaw::TarSparse(text(&header.name))),
+            Kind::LongName | Kind::Extended if header.size > LONGEST_NAMES => {
+                return Err(Flaw::TarNames {
+                    at,
+                    length: header.size,
+                });
+            }
+            Kind::LongName | Kind::Extended => Step::Names {
+                size: header.size,
+                long_name: header.kind == Kind::LongName,
+            },
+            Kind::Other => Step::Nothing { size: header.size },
+        };
+        let size = match &step {
+            Step::End => 0,
+            Step::Nothing { size } | Step::Names { size, .. } | Step::File { size, .. } => *size,
+        };
+        let next = size
+            .checked_next_multiple_of(BLOCK)
+            .and_then(|padded| at.checked_add(BLOCK)?.checked_add(padded));
+        self.at = next.ok_or(Flaw::TarNumber(at))?;
+        Ok(step)
+    }
+
+    /// Takes the contents of a member that only says something of the next: a name of GNU's, or records of pax.
+    pub(super) fn names(&mut self, contents: &[u8], long_name: bool) -> Result<(), Flaw> {
+        if long_name {
+            self.name = Some(until_nul(contents).to_vec());
+            return Ok(());
+        }
+        self.records(contents)
+    }
+
     /// "pax Extended Header File Format": records of "LENGTH KEYWORD=VALUE\n".
-    fn take(&mut self, records: &[u8], at: u64) -> Result<(), Flaw> {
+    fn records(&mut self, records: &[u8]) -> Result<(), Flaw> {
+        let at = self.at;
         let broken = || Flaw::TarNumber(at);
         let mut rest = records;
         while !rest.is_empty() {
@@ -157,12 +219,6 @@ enum Kind {
     Other,
 }
 
-impl Kind {
-    fn is_file(self) -> bool {
-        matches!(self, Self::File | Self::Sparse)
-    }
-}
-
 #[derive(Debug, PartialEq, Eq)]
 struct Header {
     name: Vec<u8>,
@@ -171,7 +227,7 @@ struct Header {
 }
 
 /// The header in `block`, which lies at byte `at`; `None`: zeros.
-fn header(block: &[u8; BLOCK as usize], at: u64) -> Result<Option<Header>, Flaw> {
+fn header(block: &[u8; HEADER], at: u64) -> Result<Option<Header>, Flaw> {
     if block.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -248,14 +304,14 @@ fn text(name: &[u8]) -> String {
 }
 
 /// The size that a whole header of the file `name` gives it; `None` for anything else.
-pub(super) fn size_of(block: &[u8; BLOCK as usize], name: &str) -> Option<u64> {
+pub(super) fn size_of(block: &[u8; HEADER], name: &str) -> Option<u64> {
     let header = header(block, 0).ok()??;
     (header.kind == Kind::File && header.name == name.as_bytes()).then_some(header.size)
 }
 
 /// The header of a file of ours. Time, owner and mode are the same for all: the same package is the same bytes.
-pub(super) fn file_header(name: &str, size: u64) -> [u8; BLOCK as usize] {
-    let mut block = [0; BLOCK as usize];
+pub(super) fn file_header(name: &str, size: u64) -> [u8; HEADER] {
+    let mut block = [0; HEADER];
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = block.get_mut(at..at.saturating_add(bytes.len())) {
             place.copy_from_slice(bytes);
@@ -296,7 +352,7 @@ mod tests {
     };
 
     fn archive(bytes: Vec<u8>) -> disk::Result<Vec<Member>> {
-        members(&MemoryDisk::new("a.tar", bytes), usize::MAX)
+        members(&MemoryDisk::new("a.tar", bytes))
     }
 
     /// What GNU tar makes of the files of `folder`.

@@ -12,6 +12,7 @@ mod descriptor;
 mod disk;
 mod extent;
 mod flaw;
+mod forward;
 mod grain_cache;
 mod header;
 mod layout;
@@ -30,6 +31,7 @@ mod write;
 
 pub use create::{Adapter, Options, Subformat, create};
 pub use disk::Vmdk;
+pub use forward::ForwardVmdk;
 pub use stream::{Container, Forward, Output, StreamOptimized};
 
 /// All places and sizes in the format count in these, whatever the sectors of the disk are. In bytes.

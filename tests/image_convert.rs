@@ -17,6 +17,7 @@ use rehome::{
 use serde_json::Value;
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -260,7 +261,7 @@ fn a_rate_is_kept_to_and_progress_is_told() {
     ]);
     assert!(output.status.success(), "{output:?}");
     let seconds = begun.elapsed().as_secs_f64();
-    assert!((1.0..8.0).contains(&seconds), "{seconds}");
+    assert!((1.0..60.0).contains(&seconds), "{seconds}");
     let lines = String::from_utf8(output.stderr).unwrap();
     assert!(lines.lines().count() > 2, "{lines}");
     for line in lines.lines() {
@@ -286,8 +287,9 @@ fn outside_its_hours_nothing_is_copied_until_it_is_stopped() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let paused = lines.find(|line| line.as_ref().unwrap().contains("pausing until"));
+    assert!(paused.is_some(), "it waits, and says so");
     let id = child.id().to_string();
     assert!(
         Command::new("kill")
@@ -298,8 +300,6 @@ fn outside_its_hours_nothing_is_copied_until_it_is_stopped() {
     );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("pausing until"), "{said}");
     assert_eq!(names(folder.path()), ["raw"]);
     // In the hours that are now it goes on at once.
     let window = format!("{}-{},03:00-03:01", time(minute + 1430), time(minute + 10));
@@ -330,7 +330,14 @@ fn a_resume_with_other_options_or_another_source_is_refused() {
         .args([&raw, &out])
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(900));
+    let ledger = folder.path().join(".out.rehome-work/ledgers/out");
+    while fs::metadata(&ledger).map_or(0, |metadata| metadata.len()) < 200 {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it was killed"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     let said = fails(1, &["convert", "-O", "qcow2", text(&raw), text(&out)]);

@@ -93,7 +93,11 @@ impl Maker {
             let output = run(Command::new(program).arg(name).current_dir(self.folder.path()));
             let digest = output.split_ascii_whitespace().next().unwrap();
             let algorithm = program.trim_end_matches("sum").to_uppercase();
-            let space = if self.files.len().is_multiple_of(2) { " " } else { "" };
+            let space = if self.files.len().is_multiple_of(2) {
+                " "
+            } else {
+                ""
+            };
             manifest += &format!("{algorithm}{space}({name})= {digest}\n");
         }
         fs::write(self.path("server.mf"), manifest).unwrap();

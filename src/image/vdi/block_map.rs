@@ -79,10 +79,12 @@ impl BlockMap {
         self.start.saturating_add(block.saturating_mul(4))
     }
 
-    /// Where the data of the block with the entry `index` begins.
+    /// Where the data of the block with the entry `index` begins; past the end of every file where that is no number.
     pub(super) fn host(&self, index: u32) -> u64 {
-        // Far below 2^64: 32-bit numbers times each other.
-        self.data + u64::from(index) * (self.extra + self.block) + self.extra
+        // Extra bytes and block together can have 33 bits.
+        u64::from(index)
+            .saturating_mul(self.extra + self.block)
+            .saturating_add(self.data + self.extra)
     }
 
     fn decode(&self, entry: u32) -> Place {

@@ -22,8 +22,10 @@ use uuid::{Builder, Uuid};
 /// What writing needs beside what reading does. Held while a block is changed.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// Blocks with a place; the next one gets the place of this number.
+    /// Blocks with a place, as the header counts them.
     allocated: u32,
+    /// The place behind all that are taken: there may be gaps between those.
+    next: u32,
     /// The header says that the image is another than it was: whoever stands on it must know.
     modified: bool,
 }
@@ -57,8 +59,13 @@ impl Vdi {
             );
             return Err(Error::new(Kind::Unsafe, disk.label(), text));
         }
+        let mut next = 0;
+        disk.map.each_index(disk.container.as_ref(), |_, index| {
+            next = next.max(index.saturating_add(1));
+        })?;
         disk.writer = Some(Mutex::new(Writer {
             allocated: disk.header.allocated,
+            next,
             modified: false,
         }));
         Ok(disk)
@@ -147,7 +154,7 @@ impl Vdi {
             New::Nothing => return Ok(()),
             New::Zeros => &[],
         };
-        let index = writer.allocated;
+        let index = writer.next;
         if index >= ZERO - 1 {
             let text = "has no place left that its block map could name";
             return Err(Error::new(Kind::Full, self.label(), text));
@@ -167,7 +174,8 @@ impl Vdi {
         }
         container.write_at(host + (part.start - start), bytes)?;
         container.flush()?;
-        writer.allocated = index + 1;
+        writer.next = index + 1;
+        writer.allocated += 1;
         container.write_at(ALLOCATED_AT, &writer.allocated.to_le_bytes())?;
         self.map.set(container, block, index)
     }

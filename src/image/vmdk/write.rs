@@ -3,6 +3,7 @@
 
 use super::{
     SECTOR, Vmdk,
+    check::check,
     descriptor::Access,
     disk::Parts,
     extent::{Body, Extent},
@@ -46,11 +47,18 @@ impl Vmdk {
     /// used.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for kinds that cannot be written.
+    /// [`Kind::Unsupported`] for kinds that cannot be written; [`Kind::Unsafe`] for an image that is not sound.
     pub fn open_writable(container: Arc<dyn Disk>, neighbours: &dyn Neighbours) -> Result<Self> {
         let parts = open(container, neighbours, true)?;
         must_be_writable(&parts).map_err(|flaw| flaw.of(parts.container.label()))?;
         let mut disk = Self::new(parts);
+        // Above all, of a file that was cut short: new grains would get the places of those that are lost.
+        if let Some(error) = check(&disk)?.errors.first() {
+            let text = format!(
+                "is not sound and is not written in place: {error}. `rehome image convert` makes a sound one of it"
+            );
+            return Err(Error::new(Kind::Unsafe, disk.label(), text));
+        }
         disk.writer = Some(Mutex::new(Writer { cid_is_new: false }));
         Ok(disk)
     }
@@ -73,7 +81,13 @@ impl Vmdk {
         let place = &self.parts.descriptor_place;
         let mut text = vec![0; usize::try_from(place.end - place.start).unwrap_or(0)];
         self.parts.container.read_at(place.start, &mut text)?;
-        for (at, digits) in renewed_cid(&text) {
+        let changes = renewed_cid(&text);
+        if changes.is_empty() {
+            let text = "has a CID that cannot be replaced, so its snapshots would not learn of an edit: write the line as \
+                        CID=01234567 in its descriptor";
+            return Err(Error::new(Kind::Unsafe, self.label(), text).at(place.start));
+        }
+        for (at, digits) in changes {
             self.parts.container.write_at(place.start + at as u64, &digits)?;
         }
         Ok(())
@@ -373,6 +387,7 @@ fn put_word(sparse: &SparseExtent, at: u64, word: u64) -> Result<()> {
 /// The digits of the next CID, and where they go: as many as there were, so that nothing moves. qemu writes fewer than
 /// eight where the first would be zeros.
 fn renewed_cid(text: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let digits_at = |start: usize| {
         let rest = text.get(start..).unwrap_or_default();
         let length = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -380,17 +395,30 @@ fn renewed_cid(text: &[u8]) -> Vec<(usize, Vec<u8>)> {
     };
     let line_start = |at: &usize| *at == 0 || text.get(at - 1) == Some(&b'\n');
     let find = |key: &[u8]| {
-        let mut places = (0..text.len()).filter(line_start);
-        places.find(|at| {
-            let line = text.get(*at..).unwrap_or_default();
-            line.get(..key.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(key))
-        })
+        // Blanks may be around the key and the value, as for whoever parses it.
+        let blanks = |at: usize| {
+            let rest = text.get(at..).unwrap_or_default().iter();
+            at + rest
+                .take_while(|byte| **byte != b'\n' && byte.is_ascii_whitespace())
+                .count()
+        };
+        // Of several the last counts.
+        let found = (0..text.len()).filter(line_start).filter_map(|at| {
+            let start = blanks(at);
+            let end = start + key.len();
+            let is_key = text
+                .get(start..end)
+                .is_some_and(|start| start.eq_ignore_ascii_case(key));
+            let equals = blanks(end);
+            (is_key && text.get(equals) == Some(&b'=')).then(|| blanks(equals + 1))
+        });
+        found.last()
     };
-    let Some(line) = find(b"CID=") else {
+    let Some(value) = find(b"CID") else {
         return Vec::new();
     };
-    let (at, length) = digits_at(line + 4);
+    let quoted = usize::from(text.get(value) == Some(&b'"'));
+    let (at, length) = digits_at(value + quoted);
     let old = text.get(at..at + length).unwrap_or_default();
     let Some(old) = std::str::from_utf8(old)
         .ok()

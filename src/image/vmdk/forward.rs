@@ -4,6 +4,7 @@
 
 use super::{
     SECTOR, bytes_of,
+    descriptor::{self, NO_PARENT},
     flaw::Flaw,
     header::{Header, LENGTH, flag},
     marker::{GRAIN_HEADER, Marker, grain_sectors},
@@ -63,21 +64,32 @@ impl ForwardVmdk {
     /// The image in `stream`, of which the sector `first` was read already; `label` is for messages.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] for what [`ForwardVmdk::recognises`] does not.
+    /// [`Kind::Corrupt`] for what [`ForwardVmdk::recognises`] does not; [`Kind::Unsupported`] for an image that stands on
+    /// another, or is encrypted.
     pub fn open(label: &str, first: &[u8], mut stream: Box<dyn Read + Send>) -> Result<Self> {
         let header = Header::parse(first).map_err(|flaw| flaw.of(label))?;
         if !is_stream(&header) {
             let text = "is no streamOptimized image, and no other can be read through a pipe";
             return Err(Error::new(Kind::Unsupported, label, text));
         }
-        // The descriptor says nothing that is not known by now.
-        let mut left = bytes_of(header.overhead.max(1)) - SECTOR;
+        let place = descriptor_place(&header).map_err(|flaw| flaw.of(label))?;
+        let mut text = Vec::new();
         let mut buffer = [0; LENGTH];
-        while left > 0 {
+        for sector in 1..header.overhead.max(1) {
             stream
                 .read_exact(&mut buffer)
                 .map_err(|error| cut(label, error))?;
-            left -= SECTOR;
+            if place.contains(&sector) {
+                text.extend_from_slice(&buffer);
+            }
+        }
+        let descriptor = descriptor::parse(&text).map_err(|flaw| flaw.of(label))?;
+        if descriptor.encrypted {
+            return Err(Flaw::Encrypted.of(label));
+        }
+        if descriptor.parent_cid != NO_PARENT || descriptor.parent_hint.is_some() {
+            let text = "stands on another image, which cannot be found from a pipe: keep it in a file beside that one";
+            return Err(Error::new(Kind::Unsupported, label, text));
         }
         let state = State {
             stream,
@@ -239,6 +251,27 @@ impl ForwardVmdk {
     }
 }
 
+/// Sectors of the descriptor; none if the image has none.
+fn descriptor_place(header: &Header) -> std::result::Result<Range<u64>, Flaw> {
+    let (start, length) = (header.descriptor_offset, header.descriptor_size);
+    if start == 0 || length == 0 {
+        return Ok(0..0);
+    }
+    if bytes_of(length) > descriptor::LARGEST {
+        return Err(Flaw::DescriptorTooLarge(descriptor::LARGEST));
+    }
+    let end = start.saturating_add(length);
+    if end > header.overhead {
+        let (offset, size) = (bytes_of(start), bytes_of(header.overhead));
+        return Err(Flaw::PastTheEnd {
+            what: "descriptor",
+            offset,
+            size,
+        });
+    }
+    Ok(start..end)
+}
+
 fn is_stream(header: &Header) -> bool {
     header.has(flag::COMPRESSED) && header.has(flag::MARKERS) && header.is_compressed()
 }
@@ -266,10 +299,19 @@ impl Disk for ForwardVmdk {
         let mut unpacked = vec![0; usize::try_from(self.grain).unwrap_or(0)];
         for (at, packed) in grains {
             unpacked.fill(0);
-            deflate::decompress(deflate::Envelope::Zlib, &packed, &mut unpacked).map_err(|error| {
+            let broken = |error: String| {
                 let text = format!("has a grain that does not unpack: {error}");
                 Error::new(Kind::Corrupt, &*self.label, text).at(at)
-            })?;
+            };
+            let length = deflate::decompress(deflate::Envelope::Zlib, &packed, &mut unpacked)
+                .map_err(|error| broken(error.to_string()))?;
+            // The last grain may be packed without what lies behind the end of the disk.
+            let needed = self.grain.min(self.size.saturating_sub(at));
+            if (length as u64) < needed {
+                return Err(broken(format!(
+                    "it gives {length} bytes where {needed} are expected"
+                )));
+            }
             let part = at.max(offset)..at.saturating_add(self.grain).min(end);
             let index = |base: u64| {
                 let index = |at: u64| usize::try_from(at.saturating_sub(base)).unwrap_or(usize::MAX);

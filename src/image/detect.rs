@@ -16,12 +16,18 @@ use std::sync::Arc;
 
 /// Magics of formats that are not read: taking such a file for a raw disk would copy its container. With the place
 /// of the magic, and what makes another image of them.
-const OTHERS: [(u64, &[u8], &str, &str); 2] = [
+const OTHERS: [(u64, &[u8], &str, &str); 3] = [
     (0, b"QED\0", "QED", "`qemu-img convert -O qcow2`"),
     (
         0,
         b"EVF\x09\x0d\x0a\xff\x00",
         "EnCase",
+        "`ewfexport -f raw` (of ewf-tools)",
+    ),
+    (
+        0,
+        b"EVF2\x0d\x0a\x81\x00",
+        "EnCase (Ex01)",
         "`ewfexport -f raw` (of ewf-tools)",
     ),
 ];
@@ -69,8 +75,14 @@ pub fn detect(container: &dyn Disk) -> Result<Format> {
     if Vmdk::recognises(&first) {
         return Ok(Format::Vmdk);
     }
-    if starts(257, b"ustar")? && ova::is_archive(container) {
-        return Ok(Format::Ova);
+    match ova::look(container) {
+        ova::Look::There => return Ok(Format::Ova),
+        ova::Look::Lacking => {
+            let text = "is a tar archive, and no package: no file in it that can be found ends with .ovf. Unpack it \
+                        (`tar xf`) and name the disk in it. If it is a raw disk in spite of that, name the format: raw";
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
+        ova::Look::Other => {}
     }
     if ova::is_descriptor(container) {
         return Ok(Format::Ovf);

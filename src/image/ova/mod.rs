@@ -21,7 +21,8 @@ pub use new_descriptor::{NewAdapter, NewController, NewDisk, NewMachine};
 pub use package::{Package, Spool};
 pub use sink::{Options, OvaSink, create, disk_options, disk_words, new_disk};
 
-pub(super) use package::{is_archive, is_descriptor};
+pub(super) use package::{is_descriptor, look};
+pub(super) use tar::Look;
 
 /// A name out of a package, for a terminal and for comparing: what could move a cursor is replaced.
 fn plain(name: &str) -> String {

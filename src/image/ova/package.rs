@@ -48,9 +48,9 @@ const MOST_CHUNKS: u64 = 512;
 /// Unpacked, where nothing says how large a disk is: no machine of today has a larger one.
 const LARGEST_DISK: u64 = 64 << 40;
 
-/// Is the file in `container` a tar whose first file is a descriptor?
-pub(in crate::image) fn is_archive(container: &dyn Disk) -> bool {
-    tar::first_file(container).is_some_and(|name| has_suffix(&name, ".ovf"))
+/// Is the file in `container` a tar, and one with a descriptor?
+pub(in crate::image) fn look(container: &dyn Disk) -> tar::Look {
+    tar::look(container, |name| has_suffix(name, ".ovf"))
 }
 
 /// Does the file in `container` begin as a descriptor does: XML with an envelope?

@@ -64,26 +64,51 @@ pub(super) fn members(archive: &dyn Disk) -> disk::Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The name of the first file of `archive`, whether that is whole or not; `None`: it is no archive.
-pub(super) fn first_file(archive: &dyn Disk) -> Option<String> {
+/// What a first look at a file finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::image) enum Look {
+    /// No archive: it does not begin with a whole header.
+    Other,
+    /// An archive with the file that was looked for; or one that ends before its end mark, which may have it there.
+    There,
+    /// An archive without it.
+    Lacking,
+}
+
+/// Is `container` an archive, and is there a file in it whose name is `wanted`?
+pub(super) fn look(container: &dyn Disk, wanted: impl Fn(&str) -> bool) -> Look {
     let mut walk = Walk::default();
-    // Before a file come no more than a global header, its own header and its name.
-    for _ in 0..8 {
-        let start = walk.at.checked_add(BLOCK)?;
-        let mut block = [0; HEADER];
-        archive.read_at(walk.at, &mut block).ok()?;
-        match walk.step(&block).ok()? {
-            Step::End => return None,
-            Step::Nothing { .. } => {}
-            Step::Names { size, long_name } => {
-                let mut contents = vec![0; usize::try_from(size).ok()?];
-                archive.read_at(start, &mut contents).ok()?;
-                walk.names(&contents, long_name).ok()?;
+    let mut block = [0; HEADER];
+    if container.read_at(0, &mut block).is_err() || !matches!(header(&block, 0), Ok(Some(_))) {
+        return Look::Other;
+    }
+    // Folders count too: whoever makes an archive of nothing else must not be followed for ever.
+    for _ in 0..MOST_MEMBERS {
+        let start = walk.at.saturating_add(BLOCK);
+        if start > container.size() {
+            return Look::There;
+        }
+        if container.read_at(walk.at, &mut block).is_err() {
+            return Look::Lacking;
+        }
+        match walk.step(&block) {
+            Ok(Step::Nothing { .. }) => {}
+            Ok(Step::Names { size, long_name }) => {
+                if start.saturating_add(size) > container.size() {
+                    return Look::There;
+                }
+                let mut contents = vec![0; usize::try_from(size).unwrap_or(0)];
+                let read = container.read_at(start, &mut contents).is_ok();
+                if !read || walk.names(&contents, long_name).is_err() {
+                    return Look::Lacking;
+                }
             }
-            Step::File { name, .. } => return Some(name),
+            Ok(Step::File { name, .. }) if wanted(&name) => return Look::There,
+            Ok(Step::File { .. }) => {}
+            Ok(Step::End) | Err(_) => return Look::Lacking,
         }
     }
-    None
+    Look::Lacking
 }
 
 fn must_be_there(name: &str, start: u64, size: u64, end: u64) -> Result<(), Flaw> {
@@ -150,7 +175,12 @@ impl Walk {
                 size: header.size,
                 long_name: header.kind == Kind::LongName,
             },
-            Kind::Other => Step::Nothing { size: header.size },
+            Kind::Other => {
+                // It was this member that those spoke of.
+                (self.name, self.size, self.sparse) = (None, None, false);
+                Step::Nothing { size: header.size }
+            }
+            Kind::Global => Step::Nothing { size: header.size },
         };
         let size = match &step {
             Step::End => 0,
@@ -215,7 +245,9 @@ enum Kind {
     Extended,
     /// GNU's own.
     Sparse,
-    /// A folder, a link, a device, a global header.
+    /// pax's, of all files; GNU's, which holds where the next one leads as a link. Neither is what a name before it is of.
+    Global,
+    /// A folder, a link, a device.
     Other,
 }
 
@@ -260,6 +292,7 @@ fn header(block: &[u8; HEADER], at: u64) -> Result<Option<Header>, Flaw> {
         b'L' => Kind::LongName,
         b'x' => Kind::Extended,
         b'S' => Kind::Sparse,
+        b'g' | b'K' => Kind::Global,
         _ => Kind::Other,
     };
     // Links may name the size of what they lead to; it does not follow them.

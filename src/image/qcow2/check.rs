@@ -10,14 +10,19 @@ use super::{
 };
 use crate::{
     disk::{Disk, Error, Kind, Result},
-    image::Check,
+    image::{Check, pages::Pages},
 };
 
 /// One count of two bytes each is held in memory: 64 MiB, for files of 2 TiB at the usual cluster size.
 const MOST_CLUSTERS: u64 = 32 << 20;
 
-/// A file made to take for ever has more tables than this; a whole disk of 512 TiB has not.
+/// A file made to take for ever has more tables than this, or more entries in them, each of which is looked at; a disk of 64
+/// TiB has not, and neither has one of 1 TiB with 60 snapshots, at the usual cluster size.
 const MOST_TABLES: u64 = 1 << 20;
+const MOST_ENTRIES: u64 = 1 << 30;
+
+/// Entries of the first-level tables of all snapshots together: 1 GiB is read.
+const MOST_SNAPSHOT_ENTRIES: u64 = 1 << 27;
 
 /// More findings of an image tell nobody anything.
 const MOST_FINDINGS: usize = 100;
@@ -63,15 +68,8 @@ pub(super) fn repair_leaks(image: &Qcow2) -> Result<u64> {
 fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
     let cluster = image.header.cluster_size();
     let clusters = image.container.size().div_ceil(cluster);
-    let too_large = |what: &str| {
-        Error::new(
-            Kind::Unsupported,
-            image.label(),
-            format!("{what} to be checked here: `qemu-img check` does it"),
-        )
-    };
     if clusters > MOST_CLUSTERS {
-        return Err(too_large("has too many clusters"));
+        return Err(too_large(image, "has too many clusters"));
     }
     let mut checker = Checker {
         image,
@@ -81,9 +79,16 @@ fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
         more_errors: 0,
         more_leaks: 0,
         tables: 0,
+        entries: 0,
+        most_tables: clusters,
     };
     let refcount_table = read_table(image.container.as_ref(), &image.header)?;
     let (snapshots, snapshot_bytes) = snapshot::read(image.container.as_ref(), &image.header)?;
+    checker.most_tables = clusters.saturating_mul(snapshots.len() as u64 + 1);
+    let snapshot_entries = snapshots.iter().map(|snapshot| u64::from(snapshot.l1_size));
+    if snapshot_entries.sum::<u64>() > MOST_SNAPSHOT_ENTRIES {
+        return Err(too_large(image, "has too many snapshots of too large a disk"));
+    }
     checker.count_fixed_tables(&refcount_table, snapshot_bytes);
     bitmap::each_range(
         image.container.as_ref(),
@@ -109,11 +114,13 @@ fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
             checker.count_table(entry)?;
         }
     }
-    if checker.tables > MOST_TABLES {
-        return Err(too_large("has too many tables"));
-    }
     checker.active = active;
     Ok((checker, refcount_table))
+}
+
+fn too_large(image: &Qcow2, what: &str) -> Error {
+    let text = format!("{what} to be checked here: `qemu-img check` does it");
+    Error::new(Kind::Unsupported, image.label(), text)
 }
 
 struct Checker<'a> {
@@ -125,7 +132,11 @@ struct Checker<'a> {
     found: Check,
     more_errors: usize,
     more_leaks: usize,
+    /// Second-level tables that were counted, and entries in them.
     tables: u64,
+    entries: u64,
+    /// More would mean that one disk uses a table twice.
+    most_tables: u64,
 }
 
 impl Checker<'_> {
@@ -206,10 +217,10 @@ impl Checker<'_> {
     fn count_table(&mut self, entry: u64) -> Result<()> {
         let host = entry & OFFSET;
         let cluster = self.header().cluster_size();
-        if host == 0 || self.tables > MOST_TABLES {
+        if host == 0 {
             return Ok(());
         }
-        self.tables += 1;
+        self.count_entries(host)?;
         if !host.is_multiple_of(cluster) {
             self.find(|| format!("a second-level table at byte {host} does not begin a cluster"));
             return Ok(());
@@ -237,6 +248,20 @@ impl Checker<'_> {
                     self.find(|| format!("a data cluster at byte {data} does not begin a cluster"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// One table more, at byte `host`.
+    fn count_entries(&mut self, host: u64) -> Result<()> {
+        self.tables += 1;
+        self.entries = self.entries.saturating_add(self.header().l2_entries());
+        if self.tables > self.most_tables {
+            let text = "names more second-level tables than the file has clusters, so some are used twice: it is damaged";
+            return Err(Error::new(Kind::Corrupt, self.image.label(), text).at(host));
+        }
+        if self.tables > MOST_TABLES || self.entries > MOST_ENTRIES {
+            return Err(too_large(self.image, "has too many tables"));
         }
         Ok(())
     }
@@ -323,11 +348,12 @@ impl Checker<'_> {
     }
 }
 
-/// The counts as the image has them, one block in memory.
+/// The counts as the image has them.
 struct Counts<'a> {
     image: &'a Qcow2,
     table: &'a [u64],
-    block: std::cell::RefCell<Option<(u64, Vec<u8>)>>,
+    /// Of the refcount blocks: neighbouring entries may be counted in different ones.
+    pages: Pages,
 }
 
 impl<'a> Counts<'a> {
@@ -335,7 +361,7 @@ impl<'a> Counts<'a> {
         Self {
             image,
             table,
-            block: std::cell::RefCell::new(None),
+            pages: Pages::default(),
         }
     }
 
@@ -350,19 +376,14 @@ impl<'a> Counts<'a> {
         if host == 0 {
             return Ok(0);
         }
-        let mut block = self.block.borrow_mut();
-        if block.as_ref().is_none_or(|(there, _)| *there != host) {
-            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-            self.image.container.read_at(host, &mut bytes)?;
-            *block = Some((host, bytes));
-        }
-        let bytes = block
-            .as_ref()
-            .map(|(_, bytes)| bytes.as_slice())
-            .unwrap_or_default();
+        // The eight bytes that hold it: a divisor of the block, whatever the width.
+        let per_word = 64 >> order;
+        let index = cluster % per_block;
+        let at = host.saturating_add(index / per_word * 8);
+        let word: [u8; 8] = self.pages.array(self.image.container.as_ref(), at)?;
         Ok(count_at(
-            bytes,
-            usize::try_from(cluster % per_block).unwrap_or(usize::MAX),
+            &word,
+            usize::try_from(index % per_word).unwrap_or(usize::MAX),
             order,
         ))
     }

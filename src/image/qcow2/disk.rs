@@ -199,7 +199,8 @@ impl Qcow2 {
         let mut next = (offset / unit + 1) * unit;
         while next < end {
             let continues = match (mapping, at(next)?) {
-                (Mapping::Data { host }, Mapping::Data { host: then }) => {
+                (Mapping::Data { host }, Mapping::Data { host: then })
+                | (Mapping::Zero { host: Some(host) }, Mapping::Zero { host: Some(then) }) => {
                     host.checked_add(next - offset) == Some(then)
                 }
                 (one, other) => one == other,
@@ -268,8 +269,8 @@ impl Qcow2 {
     fn push_run(&self, map: &mut Vec<Extent>, run: Run, offset: u64) -> Result<()> {
         let range = offset..offset + run.length;
         match run.mapping {
-            Mapping::Zero { allocated: true } => push_extent(map, Extent::new(range, Content::Zero)),
-            Mapping::Zero { allocated: false } => push_extent(map, Extent::new(range, Content::Hole)),
+            Mapping::Zero { host: Some(_) } => push_extent(map, Extent::new(range, Content::Zero)),
+            Mapping::Zero { host: None } => push_extent(map, Extent::new(range, Content::Hole)),
             Mapping::Compressed { .. } => push_extent(map, Extent::new(range, Content::Data)),
             Mapping::Data { host } => {
                 self.must_exist_in(&*self.data, "data cluster", host, run.length)?;

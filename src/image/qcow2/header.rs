@@ -179,7 +179,8 @@ impl Header {
         if refcount_order > 6 {
             return Err(Flaw::RefcountOrder(refcount_order));
         }
-        check_features(bytes, length, incompatible)?;
+        let extensions = extensions(bytes, cluster_bits)?;
+        check_features(extensions, length, incompatible)?;
         let compression = if length >= LENGTH_3_COMPRESSION {
             u8_at(bytes, 104)?
         } else {
@@ -208,10 +209,10 @@ impl Header {
             compression,
             encryption,
             backing_name,
-            backing_format: extension::text(bytes, length, extension::BACKING_FORMAT)?
+            backing_format: extension::text(extensions, length, extension::BACKING_FORMAT)?
                 .map(|name| String::from_utf8_lossy(name).into_owned()),
-            data_name: extension::text(bytes, length, extension::DATA_FILE_NAME)?.map(<[u8]>::to_vec),
-            bitmaps: parse_bitmaps(bytes, length, autoclear)?,
+            data_name: extension::text(extensions, length, extension::DATA_FILE_NAME)?.map(<[u8]>::to_vec),
+            bitmaps: parse_bitmaps(extensions, length, autoclear)?,
         };
         header.check_tables()?;
         Ok(header)
@@ -295,6 +296,18 @@ impl Header {
         }
         Ok(bytes)
     }
+}
+
+/// The first of `bytes`, up to where extensions end at the latest: at the name of the backing file, or with the cluster.
+/// Old images have no end mark.
+fn extensions(bytes: &[u8], cluster_bits: u32) -> Result<&[u8], Flaw> {
+    let cluster = 1 << cluster_bits;
+    let end = match u64_be(bytes, 8)? {
+        0 => cluster,
+        name => cluster.min(name),
+    };
+    let end = usize::try_from(end).unwrap_or(usize::MAX);
+    Ok(bytes.get(..end).unwrap_or(bytes))
 }
 
 fn check_features(bytes: &[u8], length: u32, incompatible: u64) -> Result<(), Flaw> {

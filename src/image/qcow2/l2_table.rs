@@ -22,8 +22,8 @@ pub(super) const SUBCLUSTERS: u64 = 32;
 pub(super) enum Mapping {
     /// In the backing file, or zeros without one.
     Unallocated,
-    /// Zeros; space may be kept for them.
-    Zero { allocated: bool },
+    /// Zeros; space may be kept for them, at `host` in the file.
+    Zero { host: Option<u64> },
     /// At `host` in the file.
     Data { host: u64 },
     /// In up to `length` bytes at `host`, of which one cluster unpacks.
@@ -74,7 +74,9 @@ fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64)
         (true, true) => Err(Flaw::L2Entry(entry)),
         (true, false) if !there => Err(Flaw::L2Entry(entry)),
         (true, false) => Ok(Mapping::Data { host: host + within }),
-        (false, true) => Ok(Mapping::Zero { allocated: there }),
+        (false, true) => Ok(Mapping::Zero {
+            host: there.then_some(host + within),
+        }),
         (false, false) => Ok(Mapping::Unallocated),
     }
 }
@@ -144,8 +146,8 @@ mod tests {
         let at = |cluster: u64| mapping_at(&table, &header, cluster * 65536 + 5);
         assert_eq!(at(0), Ok(Mapping::Unallocated));
         assert_eq!(at(1), Ok(Mapping::Data { host: 0x5_0005 }));
-        assert_eq!(at(2), Ok(Mapping::Zero { allocated: false }));
-        assert_eq!(at(3), Ok(Mapping::Zero { allocated: true }));
+        assert_eq!(at(2), Ok(Mapping::Zero { host: None }));
+        assert_eq!(at(3), Ok(Mapping::Zero { host: Some(0x6_0005) }));
         // One sector more than the first, which begins 0x34 bytes before the data.
         let length = 1024 - 0x34;
         assert_eq!(
@@ -166,7 +168,7 @@ mod tests {
         let table = [COPIED | 0x5_0000, 0b1001 | 0b1010 << 32];
         let at = |part: u64| mapping_at(&table, &header, part * 2048 + 7);
         assert_eq!(at(0), Ok(Mapping::Data { host: 0x5_0007 }));
-        assert_eq!(at(1), Ok(Mapping::Zero { allocated: true }));
+        assert_eq!(at(1), Ok(Mapping::Zero { host: Some(0x5_0807) }));
         assert_eq!(at(2), Ok(Mapping::Unallocated));
         assert!(matches!(at(3), Err(Flaw::L2Entry(_))));
     }

@@ -20,7 +20,7 @@ pub(super) fn map(image: &Qcow2, range: Range<u64>) -> Result<Vec<Mapping>> {
         let run = image.run(at, range.end)?;
         let (content, present, compressed, offset) = match run.mapping {
             Entry::Unallocated => (Content::Hole, false, false, None),
-            Entry::Zero { .. } => (Content::Zero, true, false, None),
+            Entry::Zero { host } => (Content::Zero, true, false, host),
             Entry::Data { host } => (Content::Data, true, false, Some(host)),
             Entry::Compressed { .. } => (Content::Data, true, true, None),
         };

@@ -3,6 +3,7 @@
 
 use super::{
     allocator::grow_to,
+    check::check,
     disk::Qcow2,
     flaw::Flaw,
     header::incompatible,
@@ -77,6 +78,15 @@ impl Qcow2 {
             refcounts: Refcounts::open(&disk.container, header)?,
             autoclear: header.autoclear,
         };
+        // Of a file that was cut short more would be lost: places that were errors would read as zeros.
+        if writer.refcounts.counts_past_the_end()?
+            && let Some(error) = check(&disk)?.errors.first()
+        {
+            let text = format!(
+                "is not sound and is not written in place: {error}. `qemu-img check -r all` on a copy mends what it can"
+            );
+            return Err(Error::new(Kind::Unsafe, disk.label(), text));
+        }
         disk.writer = Some(Mutex::new(writer));
         Ok(disk)
     }
@@ -271,7 +281,7 @@ impl Qcow2 {
             let run = self.run(at, range.end)?;
             let nothing = match run.mapping {
                 Mapping::Unallocated => self.backing.is_none(),
-                Mapping::Zero { allocated } => !allocated,
+                Mapping::Zero { host } => host.is_none(),
                 Mapping::Data { .. } | Mapping::Compressed { .. } => false,
             };
             if nothing {

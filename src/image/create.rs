@@ -27,12 +27,21 @@ pub struct Options {
 }
 
 impl Options {
-    /// Adds the words of one `-o`.
+    /// Adds the words of one `-o`. Two commas stand for one in a value, as for qemu-img.
     ///
     /// # Errors
     /// A word that is not `NAME=VALUE`.
     pub fn add(&mut self, text: &str) -> std::result::Result<(), String> {
-        for word in text.split(',').filter(|word| !word.is_empty()) {
+        let mut words = vec![String::new()];
+        let mut letters = text.chars().peekable();
+        while let Some(letter) = letters.next() {
+            if letter == ',' && letters.next_if_eq(&',').is_none() {
+                words.push(String::new());
+            } else if let Some(word) = words.last_mut() {
+                word.push(letter);
+            }
+        }
+        for word in words.iter().filter(|word| !word.is_empty()) {
             let (name, value) = word
                 .split_once('=')
                 .ok_or_else(|| format!("\"{word}\" is not NAME=VALUE"))?;

@@ -133,7 +133,8 @@ fn must_fit(label: &str, parts: &[Arc<dyn Disk>]) -> Result<()> {
             continue;
         }
         let text = format!(
-            "are parts of one file by their names, but {} has {length} bytes where the first has {size}: it was cut short,              or belongs to something else",
+            "are parts of one file by their names, but {} has {length} bytes where the first has {size}: it was cut short, \
+             or belongs to something else",
             part.label()
         );
         return Err(Error::new(Kind::Corrupt, label, text));

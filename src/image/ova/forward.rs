@@ -192,7 +192,7 @@ impl Beginning {
                 descriptor = Some(parsed.map_err(|flaw| flaw.of(&format!("{label}: {name}")))?);
             } else if is(".mf") {
                 let entries = parse(&bytes, label)?;
-                only = entries.first().map(|entry| entry.algorithm);
+                only = only_algorithm(&entries);
                 manifest = Some(entries);
             }
         }
@@ -206,11 +206,7 @@ impl Beginning {
     pub fn go_on(self, stream: Box<dyn Read + Send>, label: &str) -> Result<ForwardOva> {
         let (disk, size) = self.disk;
         let mut hashers = Hashers {
-            only: self
-                .manifest
-                .as_ref()
-                .and_then(|entries| entries.first())
-                .map(|entry| entry.algorithm),
+            only: self.manifest.as_deref().and_then(only_algorithm),
             ..Hashers::default()
         };
         hashers.update(&self.first);
@@ -233,6 +229,15 @@ impl Beginning {
             rest,
         })
     }
+}
+
+/// The algorithm of all `entries`; `None` if they have several.
+fn only_algorithm(entries: &[Entry]) -> Option<Algorithm> {
+    let first = entries.first()?.algorithm;
+    entries
+        .iter()
+        .all(|entry| entry.algorithm == first)
+        .then_some(first)
 }
 
 /// The only disk of `descriptor`, plainly stored, in the file `name`?

@@ -230,7 +230,8 @@ impl Image for Vdi {
         while at < range.end && map.len() < MOST_EXTENTS {
             let run = self.run(at, range.end)?;
             let (content, present, offset) = match run.place {
-                Place::Unallocated => (Content::Hole, false, None),
+                // Without a parent it is this image that says so.
+                Place::Unallocated => (Content::Hole, self.parent.is_none(), None),
                 Place::Zero => (Content::Zero, true, None),
                 Place::At(host) => (Content::Data, true, Some(host)),
             };

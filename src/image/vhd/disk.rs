@@ -286,7 +286,8 @@ impl Image for Vhd {
                 start: at,
                 length: run.length,
                 content: if there { Content::Data } else { Content::Hole },
-                present: there,
+                // Without a parent it is this image that says so.
+                present: there || self.parent.is_none(),
                 compressed: false,
                 offset: run.host,
             };

@@ -259,9 +259,9 @@ impl Image for Vhdx {
             let run = self.run(at, range.end)?;
             let (content, present, offset) = match run.kept {
                 Kept::There(host) => (Content::Data, true, Some(host)),
-                // Over a parent they hide what it has.
-                Kept::Zeros => (Content::Hole, self.has_parent(), None),
-                Kept::Parent => (Content::Hole, false, None),
+                Kept::Zeros => (Content::Hole, true, None),
+                // Without a parent it is this image that says so.
+                Kept::Parent => (Content::Hole, !self.has_parent(), None),
             };
             let mapping = Mapping {
                 start: at,

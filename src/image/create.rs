@@ -185,6 +185,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_commas_are_one_in_a_value() {
+        let mut options = Options::default();
+        options.add("a=1,,2,b=,,,,,c=3,").unwrap();
+        let words: Vec<(&str, &str)> = options
+            .words
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(words, [("a", "1,2"), ("b", ",,"), ("c", "3")]);
+        assert!(options.add("a=1,b").is_err());
+    }
+
+    #[test]
     fn numbers_of_bytes_are_those_of_qemu_img() {
         assert_eq!(bytes("1048576"), Ok(1 << 20));
         assert_eq!(bytes("3k"), Ok(3 << 10));

@@ -434,6 +434,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_folder_is_not_of_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "d".repeat(200);
+        std::fs::create_dir(folder.path().join(&long)).unwrap();
+        std::fs::write(folder.path().join("one"), "1").unwrap();
+        // The link comes before the file, and leads to a name that is too long for a header.
+        std::os::unix::fs::symlink(&long, folder.path().join("link")).unwrap();
+        for format in ["gnu", "oldgnu", "pax"] {
+            let members = archive(tar(folder.path(), &["--sort=name", "--format", format])).unwrap();
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            assert_eq!(names, ["one"], "{format}");
+        }
+    }
+
+    #[test]
     fn sizes_past_8_gib_are_read_in_both_spellings() {
         let size = 9_000_000_001_u64;
         let mut block = file_header("big", size);

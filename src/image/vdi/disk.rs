@@ -252,4 +252,8 @@ impl Image for Vdi {
     fn check(&self) -> Result<Check> {
         check(self)
     }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        self.cut_leaks()
+    }
 }

@@ -86,6 +86,22 @@ impl Vdi {
         Ok(writer)
     }
 
+    /// Cuts off what nothing refers to at the end of the file. What lies between blocks stays. The contents are the same, so
+    /// the image is not called another.
+    pub(super) fn cut_leaks(&self) -> Result<u64> {
+        let writer = self
+            .writer
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::ReadOnly, self.label(), "opened for reading only"))?;
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (size, end) = (self.container.size(), self.map.host(writer.next));
+        if size <= end {
+            return Ok(0);
+        }
+        self.container.set_size(end)?;
+        Ok(size - end)
+    }
+
     pub(super) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = check_range(self.label(), self.size(), offset, bytes.len() as u64)?;
         self.change(offset..end, New::Bytes(bytes))

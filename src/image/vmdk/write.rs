@@ -482,6 +482,15 @@ mod tests {
             format!("0123456789abcdef01234567{:08x}", parsed.cid.unwrap())
         );
         assert_eq!(new.len(), text.len());
+        for spelling in ["CID = 2e5c15f", " cid\t=\t\"2e5c15f\" ", "CID=1\nCID=2e5c15f"] {
+            let text = format!("version=1\n{spelling}\nparentCID=ffffffff\n");
+            let mut new = text.clone().into_bytes();
+            for (at, digits) in renewed_cid(text.as_bytes()) {
+                new[at..at + digits.len()].copy_from_slice(&digits);
+            }
+            let cid = super::super::descriptor::parse(&new).unwrap().cid;
+            assert_eq!(cid, parsed.cid, "{spelling}");
+        }
         assert!(renewed_cid(b"no such line\nCID=\n").is_empty());
         assert!(renewed_cid(b"CID=123456789\n").is_empty());
     }

@@ -235,10 +235,11 @@ fn tables_that_are_missing_are_made_and_two_that_differ_stop_an_edit() {
     let table = u32::from_le_bytes(bytes[second..second + 4].try_into().unwrap()) as usize * 512;
     bytes[table..table + 4].copy_from_slice(&[1, 2, 0, 0]);
     std::fs::write(&image, &bytes).unwrap();
-    let disk = open_writable(&image);
-    let error = disk.write_at(0, &[1]).unwrap_err();
+    let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+    let error = image::open_writable(container, Format::Vmdk, &Beside::new(&image).writing()).unwrap_err();
     assert_eq!(error.kind, Kind::Unsafe, "{error}");
-    assert!(error.to_string().contains("do not say the same"), "{error}");
+    assert!(error.to_string().contains("is not sound"), "{error}");
+    assert!(std::fs::read(&image).unwrap() == bytes);
 }
 
 #[test]

@@ -403,7 +403,7 @@ fn renewed_cid(text: &[u8]) -> Vec<(usize, Vec<u8>)> {
                 .count()
         };
         // Of several the last counts.
-        let found = (0..text.len()).filter(line_start).filter_map(|at| {
+        let mut found = (0..text.len()).filter(line_start).filter_map(|at| {
             let start = blanks(at);
             let end = start + key.len();
             let is_key = text
@@ -412,7 +412,7 @@ fn renewed_cid(text: &[u8]) -> Vec<(usize, Vec<u8>)> {
             let equals = blanks(end);
             (is_key && text.get(equals) == Some(&b'=')).then(|| blanks(equals + 1))
         });
-        found.last()
+        found.next_back()
     };
     let Some(value) = find(b"CID") else {
         return Vec::new();

@@ -109,9 +109,17 @@ fn negotiate(server: &mut UnixStream, structured: bool) {
 
 /// Reads a request without its payload; gives its cookie.
 fn request(server: &mut UnixStream) -> [u8; 8] {
+    request_at(server).0
+}
+
+/// The same, and the offset that it names, as on the wire.
+fn request_at(server: &mut UnixStream) -> ([u8; 8], [u8; 8]) {
     let mut request = [0; 28];
     server.read_exact(&mut request).unwrap();
-    request[8..16].try_into().unwrap()
+    (
+        request[8..16].try_into().unwrap(),
+        request[16..24].try_into().unwrap(),
+    )
 }
 
 fn simple(cookie: [u8; 8], error: u32) -> Vec<u8> {
@@ -335,9 +343,10 @@ fn a_server_that_falls_silent_is_not_waited_for_for_ever() {
     for drip in [false, true] {
         let disk = open(move |server| {
             negotiate(server, true);
-            let cookie = request(server);
+            // Whichever of the readers came first.
+            let (cookie, offset) = request_at(server);
             if drip {
-                send(server, &[&chunk(cookie, 1, 1, 4096 + 8, &[0; 8])]);
+                send(server, &[&chunk(cookie, 1, 1, 4096 + 8, &offset)]);
                 for _ in 0..20 {
                     thread::sleep(Duration::from_millis(400));
                     send(server, &[&[7]]);

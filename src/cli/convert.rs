@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "OUT", value_parser = locator())]
     output: Locator,
 
-    /// Format of the disks that are written (raw, qcow2, vmdk), or ova for a package of all disks and the definition [default: qcow2, and raw for a block device or an export]
+    /// Format of the disks that are written (raw, qcow2, vmdk, vpc, vhdx, vdi), or ova for a package of all disks and the definition [default: qcow2, and raw for a block device or an export]
     #[arg(short = 'O', long, value_name = "FORMAT")]
     format: Option<Format>,
 

@@ -21,6 +21,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -163,8 +164,8 @@ struct Job<'a> {
     judge: Option<Judge<'a>>,
     schedule: Mutex<Schedule<'a>>,
     progress: Mutex<Progress>,
-    /// Held by the one that makes a checkpoint.
-    checkpoint: Mutex<()>,
+    /// Held by the one that makes a checkpoint. `true`: one has failed.
+    checkpoint: Mutex<bool>,
     stopped: AtomicBool,
 }
 
@@ -235,7 +236,7 @@ impl<'a> Job<'a> {
             judge,
             schedule: Mutex::new(schedule),
             progress: Mutex::new(Progress::new(disk.size())),
-            checkpoint: Mutex::new(()),
+            checkpoint: Mutex::new(false),
             stopped: AtomicBool::new(false),
         }
     }
@@ -266,6 +267,12 @@ impl<'a> Job<'a> {
 
     /// One thread: takes work until there is none, or until somebody failed.
     fn work(&self) -> Result<()> {
+        let _panics_are_seen = WhenPanicking(|| {
+            self.stopped.store(true, Ordering::Release);
+            if let Some(target) = &self.target {
+                target.sink.abandon();
+            }
+        });
         let outcome = self.work_until_stopped();
         if let Err(error) = &outcome {
             self.stopped.store(true, Ordering::Release);
@@ -495,24 +502,31 @@ impl<'a> Job<'a> {
     /// Makes durable what was put, then notes it; unless somebody is at it. The other threads go on meanwhile.
     fn checkpoint(&self) -> Result<()> {
         match self.checkpoint.try_lock() {
-            Ok(one) => self.checkpoint_held(&one),
+            Ok(mut failed) => self.checkpoint_held(&mut failed),
             Err(_) => Ok(()),
         }
     }
 
     /// The same, of all that has arrived by now.
     fn checkpoint_of_all(&self) -> Result<()> {
-        let one = lock(&self.checkpoint);
-        if lock(&self.progress).unrecorded.is_empty() {
+        let mut failed = lock(&self.checkpoint);
+        if !*failed && lock(&self.progress).unrecorded.is_empty() {
             return Ok(());
         }
-        self.checkpoint_held(&one)
+        self.checkpoint_held(&mut failed)
     }
 
-    fn checkpoint_held(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+    /// After one that failed none is made in this run, whatever the sink would say: what that one was to record may be lost,
+    /// and the ledger must have no gap.
+    fn checkpoint_held(&self, failed: &mut bool) -> Result<()> {
         let Some(target) = &self.target else {
             return Ok(());
         };
+        if *failed {
+            let text = "an earlier checkpoint has failed";
+            return Err(Error::new(Kind::Cancelled, self.disk.label(), text));
+        }
+        *failed = true;
         let batch = {
             let mut progress = lock(&self.progress);
             progress.since_checkpoint = 0;
@@ -520,12 +534,25 @@ impl<'a> Job<'a> {
             mem::take(&mut progress.unrecorded)
         };
         target.sink.checkpoint()?;
-        target.ledger.record(&batch)
+        target.ledger.record(&batch)?;
+        *failed = false;
+        Ok(())
     }
 
     /// The bytes of `count` chunks from `first` on.
     fn range(&self, first: u64, count: u64) -> Range<u64> {
         chunk_range(self.disk.size(), first, count)
+    }
+}
+
+/// Calls what it holds if its thread panics: nobody waits for a range that this thread will never deliver.
+struct WhenPanicking<F: Fn()>(F);
+
+impl<F: Fn()> Drop for WhenPanicking<F> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)();
+        }
     }
 }
 

@@ -7,12 +7,10 @@ use crate::{
     watch::Unwatched,
 };
 use proptest::prelude::*;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize},
-    },
-    thread,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize},
+    mpsc,
 };
 
 /// Forgets what was put since the last checkpoint when the power goes.
@@ -239,51 +237,53 @@ fn a_change_in_the_target_is_found_where_it_is() {
     assert!(!verified.differences[0].unknown);
 }
 
+/// Takes everything in the order of the disk, and holds who comes too early.
+#[derive(Default)]
+struct Forward {
+    next: Mutex<(u64, bool)>,
+    moved: std::sync::Condvar,
+}
+impl Forward {
+    fn take(&self, range: Range<u64>) -> Result<()> {
+        let mut next = lock(&self.next);
+        while next.0 != range.start {
+            if next.1 {
+                return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
+            }
+            next = self.moved.wait(next).unwrap();
+        }
+        next.0 = range.end;
+        self.moved.notify_all();
+        Ok(())
+    }
+}
+impl Sink for Forward {
+    fn unit(&self) -> u32 {
+        512
+    }
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.take(offset..offset + bytes.len() as u64)
+    }
+    fn skip(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+    fn abandon(&self) {
+        lock(&self.next).1 = true;
+        self.moved.notify_all();
+    }
+}
+
 #[test]
 fn a_sink_that_only_goes_forward_is_woken_when_another_thread_fails() {
-    #[derive(Default)]
-    struct Forward {
-        next: Mutex<(u64, bool)>,
-        moved: std::sync::Condvar,
-    }
-    impl Forward {
-        fn take(&self, range: Range<u64>) -> Result<()> {
-            let mut next = lock(&self.next);
-            while next.0 != range.start {
-                if next.1 {
-                    return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
-                }
-                next = self.moved.wait(next).unwrap();
-            }
-            next.0 = range.end;
-            self.moved.notify_all();
-            Ok(())
-        }
-    }
-    impl Sink for Forward {
-        fn unit(&self) -> u32 {
-            512
-        }
-        fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-            self.take(offset..offset + bytes.len() as u64)
-        }
-        fn skip(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn keep(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn checkpoint(&self) -> Result<()> {
-            Ok(())
-        }
-        fn finish(&self) -> Result<()> {
-            Ok(())
-        }
-        fn abandon(&self) {
-            lock(&self.next).1 = true;
-            self.moved.notify_all();
-        }
-    }
     /// Cannot be read in its third chunk.
     #[derive(Debug)]
     struct Scratched(MemoryDisk);
@@ -469,4 +469,110 @@ fn when_its_hours_are_over_a_copy_makes_all_of_it_last_and_goes_on_the_next_even
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].0.contains("pausing until 22:00") && said[0].1, "{said:?}");
     assert!(said[1].0.contains("going on"), "{said:?}");
+}
+
+#[test]
+fn after_a_checkpoint_that_failed_nothing_is_recorded_though_the_next_would_succeed() {
+    /// Like a file of which the kernel tells once that its pages are lost.
+    struct FailsOnce {
+        fails_at: usize,
+        checkpoints: AtomicUsize,
+    }
+    impl Sink for FailsOnce {
+        fn unit(&self) -> u32 {
+            4096
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            if self.checkpoints.fetch_add(1, Ordering::SeqCst) == self.fails_at {
+                return Err(Error::new(Kind::Io, "fails once", "input/output error"));
+            }
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    /// Refuses one record, as on a disk that is full for a moment.
+    #[derive(Debug)]
+    struct FullOnce {
+        ledger: FileLedger,
+        records: AtomicUsize,
+    }
+    impl Ledger for FullOnce {
+        fn at(&self, index: u64) -> Result<crate::copy::Entry> {
+            self.ledger.at(index)
+        }
+        fn record(&self, runs: &[Run]) -> Result<()> {
+            if self.records.fetch_add(1, Ordering::SeqCst) == 1 {
+                return Err(Error::new(Kind::Full, "ledger", "no space is left"));
+            }
+            self.ledger.record(runs)
+        }
+        fn complete(&self, digest: Digest) -> Result<()> {
+            self.ledger.complete(digest)
+        }
+    }
+    let source = patterned(&[1; 16], 0);
+    for (fails_at, kind) in [(1, Kind::Io), (usize::MAX, Kind::Full)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = FullOnce {
+            ledger: FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap(),
+            records: AtomicUsize::new(if fails_at == 1 { 2 } else { 0 }),
+        };
+        let sink = FailsOnce {
+            fails_at,
+            checkpoints: AtomicUsize::new(0),
+        };
+        let error = copy(&*source, &sink, &ledger, pace(1), &Unwatched).unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        // Without a gap, and not all of it.
+        let recorded: Vec<bool> = (0..16).map(|i| ledger.at(i).unwrap().hash.is_some()).collect();
+        assert!(recorded[0] && !recorded[15], "{recorded:?}");
+        assert!(recorded.is_sorted_by(|one, next| one >= next), "{recorded:?}");
+        assert_eq!(sink.checkpoints.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn a_thread_that_panics_stops_the_copy_and_holds_nobody() {
+    /// Panics in its third chunk.
+    #[derive(Debug)]
+    struct Faulty(MemoryDisk);
+    impl Disk for Faulty {
+        fn label(&self) -> &str {
+            "faulty"
+        }
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            assert_ne!(offset, 2 * CHUNK, "a fault of the program, as the test wants it");
+            self.0.read_at(offset, buffer)
+        }
+        fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {
+            Ok(vec![Extent::new(range, Content::Data)])
+        }
+    }
+    for threads in [1, 2, 4] {
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let source = Faulty(MemoryDisk::new("s", vec![1; 9 << 20]));
+            let sink = Forward::default();
+            let error = copy(&source, &sink, &NoLedger, pace(threads), &Unwatched).unwrap_err();
+            ended.send((error.to_string(), lock(&sink.next).1)).unwrap();
+        });
+        // Only a copy that hangs waits so long.
+        let (error, abandoned) = end.recv_timeout(Duration::from_secs(120)).expect("it hangs");
+        assert!(error.contains("a copying thread ended before"), "{error}");
+        assert!(abandoned);
+    }
 }

@@ -1,6 +1,6 @@
 //! A block device: read-only as a source, always; writable, and then ours alone, as a destination.
 
-use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, check_range, direct::Direct};
+use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, StickyFlush, check_range, direct::Direct};
 use rustix::{
     fs::{FallocateFlags, OFlags, fallocate, ioctl_blksszget, major, minor},
     io::Errno,
@@ -27,6 +27,7 @@ pub struct BlockDevice {
     writable: bool,
     /// Past the host's cache; `None`: through it.
     direct: Option<Direct>,
+    flushing: StickyFlush,
 }
 
 /// How often, and how far apart, an exclusive open is tried again: half a second in all.
@@ -135,6 +136,7 @@ impl BlockDevice {
             number: (major(metadata.rdev()), minor(metadata.rdev())),
             writable,
             direct: None,
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -257,7 +259,8 @@ impl Disk for BlockDevice {
 
     fn flush(&self) -> Result<()> {
         if self.writable {
-            self.file.sync_data().map_err(|error| self.error(0, error))
+            let flush = || self.file.sync_data().map_err(|error| self.error(0, error));
+            self.flushing.run(&self.label, flush)
         } else {
             Ok(())
         }

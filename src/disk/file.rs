@@ -1,6 +1,8 @@
 //! A raw file: read-only as a source, always; writable as a container that we made.
 
-use super::{Content, Disk, Error, Extent, Kind, Result, check_range, direct::Direct, push_extent};
+use super::{
+    Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, direct::Direct, push_extent,
+};
 use reflink_copy::ReflinkBlockBuilder;
 use rustix::{
     fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek},
@@ -26,6 +28,7 @@ pub struct FileDisk {
     writable: bool,
     /// Past the host's cache; `None`: through it.
     direct: Option<Direct>,
+    flushing: StickyFlush,
 }
 
 /// No more than this many runs are listed by one call of [`Disk::extents`]: bounded memory for a file in shreds.
@@ -79,6 +82,7 @@ impl FileDisk {
             sector_size: 512,
             writable,
             direct: None,
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -252,7 +256,8 @@ impl Disk for FileDisk {
 
     fn flush(&self) -> Result<()> {
         if self.writable {
-            self.file.sync_data().map_err(|e| self.error(0, e))
+            let flush = || self.file.sync_data().map_err(|e| self.error(0, e));
+            self.flushing.run(&self.label, flush)
         } else {
             Ok(())
         }

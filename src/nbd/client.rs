@@ -10,7 +10,7 @@ use super::{
     reply::Answer,
     stream::{Patience, Stream, connect},
 };
-use crate::disk::{Content, Disk, Error, Extent, Kind, Result, check_range, push_extent};
+use crate::disk::{Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, push_extent};
 use std::{
     fmt,
     ops::Range,
@@ -42,6 +42,7 @@ pub struct NbdDisk {
     more: Mutex<bool>,
     /// Held while a block of which only a part is written is read and written back.
     partial: Mutex<()>,
+    flushing: StickyFlush,
 }
 
 type Connector = Box<dyn Fn() -> Result<Box<dyn Stream>> + Send + Sync>;
@@ -125,6 +126,7 @@ impl NbdDisk {
             connections: RwLock::new(vec![Arc::new(first)]),
             more: Mutex::new(export.size.flags & transmission_flag::CAN_MULTI_CONN != 0),
             partial: Mutex::new(()),
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -140,8 +142,8 @@ impl NbdDisk {
         self.has(transmission_flag::SEND_FLUSH) || self.has(transmission_flag::SEND_FUA)
     }
 
-    /// Makes all of the export zeros if the server can do that faster than by writing them; `false`: it was left as it
-    /// was.
+    /// Makes all of the export zeros if the server can do that faster than by writing them; `false`: it cannot, at least not
+    /// everywhere, and what it had done by then stays zeros.
     ///
     /// # Errors
     /// Those of writing.
@@ -156,7 +158,8 @@ impl NbdDisk {
             let request = self.writing(Command::WriteZeroes, command_flag::FAST_ZERO, at, length);
             match self.carry_out(request, &[], Answer::Nothing) {
                 Ok(()) => at += u64::from(length),
-                Err(Failure::Server(_)) if at == 0 => return Ok(false),
+                // It may refuse any of them: what is behind it differs from place to place.
+                Err(Failure::Server(_)) => return Ok(false),
                 Err(failure) => return Err(self.failed(&request, failure)),
             }
         }
@@ -571,7 +574,9 @@ impl Disk for NbdDisk {
             offset: 0,
             length: 0,
         };
-        self.carry_out(request, &[], Answer::Nothing)
-            .map_err(|failure| self.failed(&request, failure))
+        self.flushing.run(&self.label, || {
+            self.carry_out(request, &[], Answer::Nothing)
+                .map_err(|failure| self.failed(&request, failure))
+        })
     }
 }

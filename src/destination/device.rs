@@ -139,7 +139,11 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
             let number = BlockDevice::open(path)?.number();
             must_be_idle(path, number)?;
             Ok(Target {
-                device: Arc::new(BlockDevice::open_exclusively(path)?.directly(path)),
+                device: Arc::new(
+                    BlockDevice::open_exclusively(path)?
+                        .forgetting_earlier_errors()
+                        .directly(path),
+                ),
                 export: None,
                 taken: None,
             })

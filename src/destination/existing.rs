@@ -106,14 +106,18 @@ impl ExistingDestination {
 impl Destination for ExistingDestination {
     fn disk(&mut self, name: &str, _size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
         let ledger = self.work.ledger(name, identity)?;
-        let file = FileDisk::open_writable(&self.out)?;
+        let fresh = ledger.is_empty();
+        let mut file = FileDisk::open_writable(&self.out)?;
+        if !fresh {
+            file = file.forgetting_earlier_errors();
+        }
         let disk: Arc<dyn Disk> = match self.cache {
             Cache::None => Arc::new(file.directly(&self.out)),
             Cache::Writeback | Cache::Unsafe => Arc::new(file),
         };
         let container = Container {
             disk,
-            fresh: ledger.is_empty(),
+            fresh,
             blank: false,
         };
         Ok((container, ledger))

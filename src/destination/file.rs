@@ -131,6 +131,16 @@ impl FileDestination {
         }
     }
 
+    /// The file at `path` as an earlier run left it.
+    fn resumed(&self, path: &Path) -> Result<FileDisk> {
+        let file = FileDisk::open_writable(path)?;
+        Ok(match self.cache {
+            // Nothing is flushed, and nothing is heard.
+            Cache::Unsafe => file,
+            Cache::None | Cache::Writeback => file.forgetting_earlier_errors(),
+        })
+    }
+
     /// The ledger of what is a part of a product.
     pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
         self.work.ledger(name, identity)
@@ -176,7 +186,7 @@ impl Destination for FileDestination {
         let path = self.work.product(name)?;
         let mut ledger = self.work.ledger(name, identity)?;
         if path.exists() && !ledger.is_empty() {
-            let disk = self.cached(FileDisk::open_writable(&path)?, &path);
+            let disk = self.cached(self.resumed(&path)?, &path);
             let container = Container {
                 disk,
                 fresh: false,
@@ -210,7 +220,7 @@ impl Destination for FileDestination {
             }
             return Ok(self.cached(FileDisk::create(&path, size)?, &path));
         }
-        Ok(self.cached(FileDisk::open_writable(&path)?, &path))
+        Ok(self.cached(self.resumed(&path)?, &path))
     }
 
     fn place(&self, name: &str) -> Option<PathBuf> {

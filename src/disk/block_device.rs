@@ -148,6 +148,14 @@ impl BlockDevice {
         self
     }
 
+    /// Takes note of nothing that failed before now: what an earlier run could not bring to the storage is written again by the
+    /// run that resumes it, which would otherwise hear of it at its first flush and stop.
+    #[must_use]
+    pub(crate) fn forgetting_earlier_errors(self) -> Self {
+        let _ = self.file.sync_data();
+        self
+    }
+
     fn error(&self, offset: u64, error: io::Error) -> Error {
         Error::io(&*self.label, error).at(offset)
     }

@@ -104,6 +104,14 @@ impl FileDisk {
         self
     }
 
+    /// Takes note of nothing that failed before now: what an earlier run could not bring to the storage is written again by the
+    /// run that resumes it, which would otherwise hear of it at its first flush and stop.
+    #[must_use]
+    pub(crate) fn forgetting_earlier_errors(self) -> Self {
+        let _ = self.file.sync_data();
+        self
+    }
+
     /// The same disk, counting in sectors of `sector_size` bytes.
     #[must_use]
     pub fn with_sector_size(mut self, sector_size: u32) -> Self {

@@ -11,6 +11,7 @@
 use rehome::{
     disk::{Content, Disk, Extent, Kind, Result},
     nbd::{Access, NbdDisk, Patience, Stream},
+    watch::Unwatched,
 };
 use std::{
     io::{Read, Write},
@@ -513,7 +514,7 @@ fn a_fast_zero_may_be_refused_at_any_place_and_is_then_written() {
         }
     })
     .unwrap();
-    assert!(!disk.zero_at_once().unwrap());
+    assert!(!disk.zero_at_once(&Unwatched).unwrap());
     disk.write_zeros(0..3 * STEP).unwrap();
 }
 

@@ -7,7 +7,7 @@ use super::{
     verifying::{self, Stoppable},
 };
 use crate::{
-    copy::{self, Identity},
+    copy::{self, Braked, Identity},
     destination::{self, Destination, DeviceDestination, ExistingDestination, FileDestination, Shape},
     disk::{self, Digest, Error, Kind, Overlay, Result},
     image::{self, Beside, Check, Files, Format},
@@ -17,7 +17,7 @@ use crate::{
     source::Opened,
     transfer::{self, Product, Stages, resumable},
     undo,
-    watch::Watch,
+    watch::{Unwatched, Watch},
 };
 use std::{
     path::{Path, PathBuf, absolute},
@@ -73,7 +73,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         size: source.size(),
     };
     let (mut destination, name) = open_destination(job)?;
-    transfer::must_be_worth_resuming(&*destination, &job.out)?;
+    transfer::must_be_worth_resuming(&mut *destination, &job.out)?;
     report.warnings.extend(destination.remarks());
     let out = match job.out.path() {
         Some(path) => Some(absolute(path).map_err(|error| Error::io(path.display().to_string(), error))?),
@@ -124,7 +124,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     }
     let leftover = destination.leftover();
     destination
-        .publish()
+        .publish(&Braked::new(&watch, brake.as_ref()))
         .map_err(|error| resumable(error, leftover))?;
     Ok(ImageConverted::Done(Box::new(report)))
 }
@@ -229,7 +229,7 @@ pub fn create_image(out: &Path, shape: &image::Shape) -> Result<()> {
         source: Digest::of(b"nothing"),
         size: shape.size,
     };
-    let (container, _) = destination.disk(name, image::initial_size(shape), &identity)?;
+    let (container, _) = destination.disk(name, image::initial_size(shape), &identity, &Unwatched)?;
     let mut files = transfer::ProductFiles::new(&container, name, &mut *destination);
     let files: &mut dyn Files = &mut files;
     let sink = image::create(shape, files)?;
@@ -238,7 +238,7 @@ pub fn create_image(out: &Path, shape: &image::Shape) -> Result<()> {
     }
     sink.finish()?;
     drop(sink);
-    destination.publish()
+    destination.publish(&Unwatched)
 }
 
 /// What a repair did.

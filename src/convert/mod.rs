@@ -16,7 +16,7 @@ pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;
 
 use crate::{
-    copy::{self, Identity},
+    copy::{self, Braked, Identity},
     destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
@@ -70,8 +70,8 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     } else {
         Some(products.open_destination(job)?)
     };
-    if let Some(destination) = &destination {
-        transfer::must_be_worth_resuming(&**destination, &job.out)?;
+    if let Some(destination) = &mut destination {
+        transfer::must_be_worth_resuming(&mut **destination, &job.out)?;
         report.warnings.extend(destination.remarks());
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
@@ -150,7 +150,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     products.add_report(&report, &mut *destination)?;
     let leftover = destination.leftover();
     destination
-        .publish()
+        .publish(&Braked::new(&watch, brake.as_ref()))
         .map_err(|error| resumable(error, leftover))?;
     Ok(Converted::Done(Box::new(report)))
 }

@@ -13,6 +13,7 @@ use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
     locator::Locator,
+    watch::Watch,
 };
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::{
@@ -104,7 +105,13 @@ impl ExistingDestination {
 }
 
 impl Destination for ExistingDestination {
-    fn disk(&mut self, name: &str, _size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        _size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         let ledger = self.work.ledger(name, identity)?;
         let fresh = ledger.is_empty();
         let mut file = FileDisk::open_writable(&self.out)?;
@@ -152,7 +159,7 @@ impl Destination for ExistingDestination {
         space(self.work.path())
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, _watch: &dyn Watch) -> Result<()> {
         if self.cache != Cache::Unsafe {
             sync_file(&self.out)?;
         }
@@ -202,11 +209,11 @@ mod tests {
         };
         let mut destination =
             Box::new(ExistingDestination::create(&out, &[Locator::Path(out.clone())]).unwrap());
-        let (container, ledger) = destination.disk("disk.raw", 0, &identity).unwrap();
+        let (container, ledger) = destination.disk("disk.raw", 0, &identity, &Unwatched).unwrap();
         assert!(container.fresh && !container.blank);
         let sink = DiskSink::new(container.disk, container.blank);
         copy(&source, &sink, &ledger, Pace::default(), &Unwatched).unwrap();
-        destination.publish().unwrap();
+        destination.publish(&Unwatched).unwrap();
         assert!(fs::read(&out).unwrap() == bytes);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
+    watch::Watch,
 };
 use std::{
     ffi::OsString,
@@ -38,9 +39,6 @@ pub struct FileDestination {
     cache: Cache,
     published: bool,
 }
-
-/// Kept while names are given: what a run that is killed meanwhile may have made visible.
-const PUBLISHING: &str = "publishing";
 
 impl FileDestination {
     /// Begins anew.
@@ -87,24 +85,9 @@ impl FileDestination {
             cache: Cache::default(),
             published: false,
         };
-        destination.take_back()?;
+        destination.work.take_back(&destination.parent)?;
         must_be_absent(out)?;
         Ok(destination)
-    }
-
-    /// What a run that was killed while it published made visible becomes a product again.
-    fn take_back(&self) -> Result<()> {
-        let Some(list) = self.work.kept(PUBLISHING)? else {
-            return Ok(());
-        };
-        for name in String::from_utf8_lossy(&list).lines() {
-            let product = self.work.product(name)?;
-            let visible = self.parent.join(name);
-            if !product.exists() && visible.exists() {
-                rename_new(&visible, &product)?;
-            }
-        }
-        Ok(())
     }
 
     /// The products' names; that of OUT last.
@@ -145,34 +128,16 @@ impl FileDestination {
     pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
         self.work.ledger(name, identity)
     }
-
-    fn publish_files(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            must_be_absent(&self.parent.join(name))?;
-        }
-        self.work.keep(PUBLISHING, names.join("\n").as_bytes())?;
-        for (index, name) in names.iter().enumerate() {
-            let renamed = self
-                .work
-                .product(name)
-                .and_then(|product| rename_new(&product, &self.parent.join(name)));
-            if let Err(error) = renamed {
-                for earlier in names.iter().take(index) {
-                    // What cannot be taken back now is taken back by the next run: the list is kept.
-                    let _ = self
-                        .work
-                        .product(earlier)
-                        .and_then(|product| rename_new(&self.parent.join(earlier), &product));
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Destination for FileDestination {
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         if self.shape == Shape::File && *name != *self.name {
             let text = format!(
                 "a file takes one disk of its own name, not {name:?}; name a folder for several disks"
@@ -254,7 +219,7 @@ impl Destination for FileDestination {
         space(self.work.path())
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, _watch: &dyn Watch) -> Result<()> {
         let names = self.products()?;
         let flushed = self.cache != Cache::Unsafe;
         if flushed {
@@ -265,7 +230,7 @@ impl Destination for FileDestination {
         }
         match self.shape {
             Shape::Folder => rename_new(&self.work.products(), &self.out)?,
-            Shape::File => self.publish_files(&names)?,
+            Shape::File => self.work.give_names(&names, &self.parent)?,
         }
         self.published = true;
         if flushed {

@@ -27,6 +27,7 @@ use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, Kind, Result},
     image::ova::{NewDisk, NewMachine},
+    watch::Watch,
 };
 use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
@@ -45,8 +46,15 @@ pub trait Destination: Debug + Send {
     ///
     /// # Errors
     /// [`Unsafe`](crate::disk::Kind) if what is there was made by another plan or of another source than
-    /// `identity`; [`Full`](crate::disk::Kind) if a device is too small.
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)>;
+    /// `identity`; [`Full`](crate::disk::Kind) if a device is too small; [`Cancelled`](crate::disk::Kind) if `watch` says so
+    /// while what is there is made blank.
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)>;
     /// A further file of the image of a disk, of `size` bytes to begin with; when resuming (not `fresh`), as it was left.
     ///
     /// # Errors
@@ -76,8 +84,9 @@ pub trait Destination: Debug + Send {
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.
     fn space(&self) -> Result<Space>;
-    /// Everything becomes durable and visible at once; an error leaves nothing under the final names.
-    fn publish(self: Box<Self>) -> Result<()>;
+    /// Everything becomes durable and visible at once; an error leaves nothing under the final names. What is still to be
+    /// read or written before that may be much: `watch` is told of it, and may hold it back or stop it.
+    fn publish(self: Box<Self>, watch: &dyn Watch) -> Result<()>;
 }
 
 /// Where an image format or a raw copy writes.

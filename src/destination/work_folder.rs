@@ -7,7 +7,7 @@
 //! | `ledgers/NAME` | what of product NAME is durably there |
 //! | `kept/NAME` | the plan and whatever else a resume needs |
 
-use super::publish::{failed, sync_folder};
+use super::publish::{failed, must_be_absent, rename_new, sync_folder};
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Error, Kind, Result},
@@ -55,6 +55,9 @@ const PRODUCTS: &str = "products";
 const LEDGERS: &str = "ledgers";
 const KEPT: &str = "kept";
 const LOCK: &str = "lock";
+
+/// Kept while names are given: what a run that is killed meanwhile may have made visible.
+const PUBLISHING: &str = "publishing";
 
 impl WorkFolder {
     /// Where the work folder of OUT `name` in `parent` is.
@@ -192,6 +195,44 @@ impl WorkFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(&path, error)),
         }
+    }
+
+    /// The products `names` become files of `folder`: all of them or none.
+    pub(super) fn give_names(&self, names: &[String], folder: &Path) -> Result<()> {
+        for name in names {
+            must_be_absent(&folder.join(name))?;
+        }
+        self.keep(PUBLISHING, names.join("\n").as_bytes())?;
+        for (index, name) in names.iter().enumerate() {
+            let renamed = self
+                .product(name)
+                .and_then(|product| rename_new(&product, &folder.join(name)));
+            if let Err(error) = renamed {
+                for earlier in names.iter().take(index) {
+                    // What cannot be taken back now is taken back by the next run: the list is kept.
+                    let _ = self
+                        .product(earlier)
+                        .and_then(|product| rename_new(&folder.join(earlier), &product));
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a run that was killed while it gave names in `folder` made visible becomes a product again.
+    pub(super) fn take_back(&self, folder: &Path) -> Result<()> {
+        let Some(list) = self.kept(PUBLISHING)? else {
+            return Ok(());
+        };
+        for name in String::from_utf8_lossy(&list).lines() {
+            let product = self.product(name)?;
+            let visible = folder.join(name);
+            if !product.exists() && visible.exists() {
+                rename_new(&visible, &product)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does a ledger of this folder know anything? What cannot be looked at is kept.

@@ -10,7 +10,10 @@ use super::{
     reply::Answer,
     stream::{Patience, Stream, connect},
 };
-use crate::disk::{Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, push_extent};
+use crate::{
+    disk::{Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, push_extent},
+    watch::Watch,
+};
 use std::{
     fmt,
     ops::Range,
@@ -146,14 +149,17 @@ impl NbdDisk {
     /// everywhere, and what it had done by then stays zeros.
     ///
     /// # Errors
-    /// Those of writing.
-    pub fn zero_at_once(&self) -> Result<bool> {
+    /// Those of writing; [`Kind::Cancelled`] if `watch` says so.
+    pub fn zero_at_once(&self, watch: &dyn Watch) -> Result<bool> {
         if !self.has(transmission_flag::SEND_FAST_ZERO) || !self.has(transmission_flag::SEND_WRITE_ZEROES) {
             return Ok(false);
         }
         self.must_be_writable(0)?;
         let mut at = 0;
         while at < self.size() {
+            if watch.cancelled() {
+                return Err(Error::new(Kind::Cancelled, &*self.label, "cancelled"));
+            }
             let length = self.step(self.size() - at, LARGEST_STEP);
             let request = self.writing(Command::WriteZeroes, command_flag::FAST_ZERO, at, length);
             match self.carry_out(request, &[], Answer::Nothing) {

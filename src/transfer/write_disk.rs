@@ -6,7 +6,7 @@ use super::{
     without_flushes,
 };
 use crate::{
-    copy::{self, Brake, Copied, FileLedger, Identity, Pace},
+    copy::{self, Brake, Braked, Copied, FileLedger, Identity, Pace},
     destination::{Cache, Container, Destination},
     disk::{Composite, Disk, DiskSink, Error, Kind, MemoryDisk, Part, Result, Sink},
     image::{self, Beside, Format, Shape},
@@ -49,9 +49,11 @@ pub(crate) fn write_disk(
         sector_size: disk.sector_size(),
         options: product.options.clone(),
     };
-    let (container, ledger) = destination.disk(product.name, image::initial_size(&shape), identity)?;
-    let unflushed = copying.cache == Cache::Unsafe;
-    without_flushes(destination, container.fresh, unflushed)?;
+    if copying.cache == Cache::Unsafe {
+        without_flushes(destination)?;
+    }
+    let begins_with = image::initial_size(&shape);
+    let (container, ledger) = destination.disk(product.name, begins_with, identity, stages.watch())?;
     let pace = Pace {
         threads: copying.threads,
         checkpoint_bytes: copying.checkpoint,
@@ -61,7 +63,7 @@ pub(crate) fn write_disk(
         ..Pace::default()
     };
     let sink = if product.existing {
-        into_existing(&container, product, disk.size(), copying)?
+        into_existing(&container, product, disk.size(), copying, brake, stages)?
     } else {
         let files = ProductFiles::new(&container, product.name, destination);
         let mut files = files.with_cache(copying.cache);
@@ -125,6 +127,8 @@ fn into_existing(
     product: &Product<'_>,
     size: u64,
     copying: &Copying,
+    brake: Option<&Brake>,
+    stages: &mut Stages<'_>,
 ) -> Result<Box<dyn Sink>> {
     let disk = cached(container.disk.clone(), copying.cache);
     let out = product.out.clone().unwrap_or_default();
@@ -137,7 +141,10 @@ fn into_existing(
         return Err(Error::new(Kind::Full, image.label(), text));
     }
     if container.fresh && image.size() > size {
-        image.write_zeros(size..image.size())?;
+        let behind = size..image.size();
+        stages.begin("zero", behind.end - behind.start);
+        copy::write_zeros(&*image, behind, &Braked::new(stages.watch(), brake))?;
+        stages.begin("copy", size);
     }
     Ok(Box::new(DiskSink::new(image, false)))
 }

@@ -81,6 +81,11 @@ impl Brake {
         }
     }
 
+    /// Is there more than hours to keep to?
+    pub(super) fn has_rate(&self) -> bool {
+        self.throttle.is_some()
+    }
+
     /// `bytes` were moved: until when their mover has to rest.
     pub(super) fn charge(&self, bytes: u64) -> Duration {
         match &self.throttle {

@@ -3,11 +3,13 @@
 
 use super::{
     brake::Brake,
+    braked::Braked,
     hash::{CHUNK, DiskHasher, Run, chunk_range, chunks},
     ledger::{Ledger, NoLedger},
     offload::{Offload, Offloading},
     schedule::{Schedule, Work},
     workers::{ended_early, in_parallel},
+    write_zeros::ZEROS_AT_ONCE,
     zero::is_zero,
 };
 use crate::{
@@ -45,7 +47,7 @@ pub struct Copied {
 pub struct Pace<'a> {
     /// Threads that read, hash and put; 0: as many as pay on this host.
     pub threads: usize,
-    /// A checkpoint after so many bytes put: what a kill costs at most. Not too many, since it also keeps the host from
+    /// A checkpoint after so many bytes written: what a kill costs at most. Not too many, since it also keeps the host from
     /// gathering more than that before it writes. In bytes.
     pub checkpoint_bytes: u64,
     /// A checkpoint after so long.
@@ -133,7 +135,7 @@ fn run_copy(
         }
     };
     // One flush instead of a checkpoint and a flush: for a copy that is soon done it is the only one.
-    sink.finish()?;
+    sink.finish_watched(&Braked::new(watch, pace.brake))?;
     let rest = mem::take(&mut lock(&job.progress).unrecorded);
     ledger.record(&rest)?;
     ledger.complete(copied.digest)?;
@@ -226,6 +228,11 @@ impl<'a> Job<'a> {
             schedule.in_pieces_of(target.unit as u64 / CHUNK);
             if target.filling {
                 schedule.read_zeros();
+            }
+            if target.sink.writes_zeros() {
+                // Held to a rate they come like data.
+                let limited = pace.brake.is_some_and(Brake::has_rate);
+                schedule.cut_zeros(if limited { CHUNK } else { ZEROS_AT_ONCE });
             }
         }
         Self {
@@ -345,11 +352,19 @@ impl<'a> Job<'a> {
                 runs.iter().try_for_each(judge)?;
             }
             if let Some(brake) = self.pace.brake {
-                rest_until = brake.charge(bytes.read.max(bytes.put));
+                rest_until = brake.charge(bytes.read.max(self.written(&bytes)));
             }
             self.done(runs, bytes)?;
         }
         Ok(())
+    }
+
+    /// What goes to the target.
+    fn written(&self, bytes: &Bytes) -> u64 {
+        match &self.target {
+            Some(target) if target.sink.writes_zeros() => bytes.put + bytes.skipped,
+            _ => bytes.put,
+        }
     }
 
     /// What a thread reads at once: a chunk, or as many as the sink takes together.
@@ -487,7 +502,7 @@ impl<'a> Job<'a> {
             total.skipped += bytes.skipped;
             total.known += bytes.known;
             total.read += bytes.read;
-            progress.since_checkpoint += bytes.put;
+            progress.since_checkpoint += self.written(&bytes);
             self.target.as_ref().is_some_and(|target| {
                 // What is not hashed cannot be noted: nothing would be won.
                 target.hashing

@@ -576,3 +576,136 @@ fn a_thread_that_panics_stops_the_copy_and_holds_nobody() {
         assert!(abandoned);
     }
 }
+
+#[test]
+fn zeros_that_are_written_come_in_pieces_keep_to_the_rate_and_stop_when_told_to() {
+    /// Time passes only while somebody sleeps.
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            TimeOfDay::new(12, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    /// Notes the longest run of zeros, and cancels after so many bytes.
+    struct Noting {
+        longest: AtomicU64,
+        skipped: AtomicU64,
+        most: u64,
+        writes: bool,
+    }
+    impl Sink for Noting {
+        fn unit(&self) -> u32 {
+            2 << 20
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, range: Range<u64>) -> Result<()> {
+            self.longest.fetch_max(length(&range), Ordering::SeqCst);
+            self.skipped.fetch_add(length(&range), Ordering::SeqCst);
+            Ok(())
+        }
+        fn writes_zeros(&self) -> bool {
+            self.writes
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Watch for Noting {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, _bytes: u64) {}
+        fn cancelled(&self) -> bool {
+            self.skipped.load(Ordering::SeqCst) >= self.most
+        }
+    }
+    const SIZE: u64 = 1000 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let source = FileDisk::create(&folder.path().join("hole"), SIZE).unwrap();
+    let noting = |most, writes| Noting {
+        longest: AtomicU64::new(0),
+        skipped: AtomicU64::new(0),
+        most,
+        writes,
+    };
+    for (rate, longest) in [(None, 16 << 20), (Some(10 << 20), 2 << 20)] {
+        let clock = Arc::new(Slept::default());
+        let brake = Brake::new(rate, Windows::default(), Box::new(clock.clone()));
+        let pace = Pace {
+            brake: Some(&brake),
+            ..pace(1)
+        };
+        let sink = noting(u64::MAX, true);
+        copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+        assert_eq!(sink.longest.load(Ordering::SeqCst), longest);
+        let seconds = clock.elapsed().as_secs();
+        assert!(
+            rate.map_or(seconds == 0, |_| (98..=100).contains(&seconds)),
+            "{seconds}"
+        );
+        let sink = noting(100 << 20, true);
+        let error = copy(&source, &sink, &NoLedger, pace, &sink).unwrap_err();
+        assert_eq!(error.kind, Kind::Cancelled);
+        assert!(sink.skipped.load(Ordering::SeqCst) < 120 << 20);
+    }
+    // Zeros that nobody writes cost nothing and come at once.
+    let clock = Arc::new(Slept::default());
+    let brake = Brake::new(Some(1), Windows::default(), Box::new(clock.clone()));
+    let pace = Pace {
+        brake: Some(&brake),
+        ..pace(1)
+    };
+    let sink = noting(u64::MAX, false);
+    copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+    assert_eq!(
+        (sink.longest.load(Ordering::SeqCst), clock.elapsed()),
+        (SIZE, Duration::ZERO)
+    );
+}
+
+#[test]
+fn what_is_no_copy_is_held_back_by_the_same_brake() {
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            // Its hours begin after a minute.
+            TimeOfDay::new(if self.elapsed().as_secs() < 60 { 21 } else { 22 }, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    let clock = Arc::new(Slept::default());
+    let windows = Windows::new(vec!["22:00-05:00".parse().unwrap()]);
+    let brake = Brake::new(Some(1 << 20), windows, Box::new(clock.clone()));
+    let disk = MemoryDisk::new("disk", vec![7; 64 << 20]);
+    let range = 5..(50 << 20) + 5;
+    crate::copy::write_zeros(
+        &disk,
+        range.clone(),
+        &crate::copy::Braked::new(&Unwatched, Some(&brake)),
+    )
+    .unwrap();
+    let seconds = clock.elapsed().as_secs();
+    assert!((109..=111).contains(&seconds), "{seconds}");
+    for (at, byte) in disk.contents().iter().enumerate() {
+        assert_eq!(*byte == 0, range.contains(&(at as u64)), "{at}");
+    }
+}

@@ -6,8 +6,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Zeroed at once, in bytes: whoever cancels or holds back waits no longer than for this. A multiple of everything that is
-/// handed out together.
+/// Zeroed at once, in bytes: whoever cancels or holds back waits no longer than for this.
 pub(super) const ZEROS_AT_ONCE: u64 = 16 << 20;
 
 /// Makes `range` of `disk` zeros, which are no part of a copy: what lies behind the disk that was copied.

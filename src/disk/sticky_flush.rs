@@ -42,7 +42,7 @@ mod tests {
                 .to_string()
                 .contains("space")
         );
-        let error = sticky.run("disk", || unreachable!()).unwrap_err();
+        let error = sticky.run("disk", || panic!("it was asked again")).unwrap_err();
         assert_eq!(error.kind, Kind::Full);
         assert!(error.to_string().contains("earlier flush"), "{error}");
     }

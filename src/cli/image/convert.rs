@@ -23,8 +23,9 @@ use std::{
 
 /// Write the disk of an image into an image of another format; what is in it stays as it is
 ///
-/// OUT appears whole or not at all. What a break leaves is in a folder beside it, with which --resume goes on. Exit codes:
-/// 0 done; 1 failed; 4 what was read back is not what was written.
+/// OUT appears whole or not at all. What a break leaves is in a folder beside it, with which --resume goes on; after a
+/// pipe there is none. No file or device that SRC is read from is taken as OUT. Exit codes: 0 done; 1 failed; 4 what
+/// was read back is not what was written.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Image, block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input; opened read-only

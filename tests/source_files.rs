@@ -192,7 +192,7 @@ fn a_copy_is_not_gone_on_with_after_a_change_of_an_extent_or_of_a_backing_file()
         folder.qemu_img(command);
         let (top, out) = (folder.path(top), folder.path("out"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_rehome"))
-            .args(["image", "convert", "--rate-limit", "3M", "--checkpoint", "1M"])
+            .args(["image", "convert", "--rate-limit", "1M", "--checkpoint", "1M"])
             .args([&top, &out])
             .spawn()
             .unwrap();

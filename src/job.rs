@@ -99,6 +99,8 @@ pub struct ImageJob {
     pub out: Locator,
     /// `-O`.
     pub format: Format,
+    /// It was said, and is not what is taken where nothing is.
+    pub format_is_named: bool,
     /// `-o` and `-c`.
     pub options: image::Options,
     /// `-n`: OUT is there already and is written into.

@@ -138,8 +138,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     print_text(report)?;
     if outcome == Outcome::Different {
         print_text(
-            &"what was read back is not what was written, and nothing was published: look at the storage of OUT, then remove \
-             the work folder beside it and start again\n",
+            &"what was read back is not what was written, and nothing was published: look at the storage of OUT, \
+             remove the work folder if one is left beside it, and start again\n",
         )?;
     }
     Ok(outcome)

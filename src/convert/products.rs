@@ -2,17 +2,17 @@
 
 use super::not_json;
 use crate::{
-    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
+    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape},
     disk::{Error, Kind, Result},
     image::{self, Format, ova},
-    job::{Job, Source},
+    job::Job,
     locator::{Locator, is_block_device},
     output::{
         Report, libvirt, ovf,
         virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     plan::Plan,
-    source::Examined,
+    source::{Examined, Opened},
 };
 use std::path::{Path, PathBuf, absolute};
 
@@ -42,18 +42,18 @@ enum Place {
 }
 
 impl Products {
-    /// For a job on `count` disks.
+    /// For a job on the `count` disks of `opened`.
     ///
     /// # Errors
     /// `Exists` or `Unsupported` where OUT cannot take them.
-    pub(super) fn of(job: &Job, count: usize) -> Result<Self> {
+    pub(super) fn of(job: &Job, opened: &Opened, count: usize) -> Result<Self> {
         let label = job.out.to_string();
         let path = match &job.out {
             Locator::Path(path) if path.exists() && is_block_device(path)? => {
-                return Self::on_device(job, count);
+                return Self::on_device(job, opened, count);
             }
             Locator::Path(path) => path,
-            Locator::Nbd(_) => return Self::on_device(job, count),
+            Locator::Nbd(_) => return Self::on_device(job, opened, count),
             Locator::Standard => {
                 let text = "cannot take a system with its definition and report: name a file or a folder";
                 return Err(Error::new(Kind::Unsupported, "standard output", text));
@@ -113,14 +113,14 @@ impl Products {
         })
     }
 
-    fn on_device(job: &Job, count: usize) -> Result<Self> {
+    fn on_device(job: &Job, opened: &Opened, count: usize) -> Result<Self> {
         let device = job.out.clone();
         let label = device.to_string();
         if count != 1 {
             let text = format!("is one device, and the system has {count} disks: convert to a folder");
             return Err(Error::new(Kind::Unsupported, label, text));
         }
-        must_fit_a_device(&device, job.format, &job.source)?;
+        must_fit_a_device(&device, job.format, opened)?;
         let name = device.short_name();
         let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
         Ok(Self {
@@ -274,21 +274,11 @@ impl Products {
     }
 }
 
-/// May `device` hold the disks of `source` in `format`?
-pub(super) fn must_fit_a_device(device: &Locator, format: Format, source: &Source) -> Result<()> {
+/// May `device` hold the disks of `opened` in `format`?
+pub(super) fn must_fit_a_device(device: &Locator, format: Format, opened: &Opened) -> Result<()> {
     if format != Format::Raw {
         let text = format!("a block device or an export holds raw disks, not {format}: say -O raw");
         return Err(Error::new(Kind::Unsupported, device.to_string(), text));
     }
-    let same = |source: &&Locator| match (source.path(), device.path()) {
-        (Some(source), Some(device)) => share_a_disk(source, device),
-        _ => *source == device,
-    };
-    match source.disks.iter().find(same) {
-        None => Ok(()),
-        Some(source) => {
-            let text = format!("is on the same disk as the source {source}, which would be overwritten");
-            Err(Error::new(Kind::Unsafe, device.to_string(), text))
-        }
-    }
+    opened.must_not_be_at(device)
 }

@@ -115,6 +115,10 @@ impl Destination for ArchiveDestination {
         self.files.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.files.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.files.leftover()
     }

@@ -269,6 +269,10 @@ impl Destination for DeviceDestination {
         self.remarks.clone()
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.work.leftover()
     }

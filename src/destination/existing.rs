@@ -151,6 +151,10 @@ impl Destination for ExistingDestination {
         self.work.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.work.leftover()
     }

@@ -211,6 +211,10 @@ impl Destination for FileDestination {
         self.work.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.work.leftover()
     }

@@ -10,6 +10,7 @@ mod device;
 mod existing;
 mod file;
 mod in_use;
+mod overlap;
 mod publish;
 mod space;
 mod work_folder;
@@ -19,7 +20,8 @@ pub use cache::Cache;
 pub use device::DeviceDestination;
 pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
-pub use in_use::{in_use, share_a_disk};
+pub use in_use::in_use;
+pub use overlap::overlap;
 pub use space::{Space, explain_full};
 pub use work_folder::Leftover;
 
@@ -80,6 +82,8 @@ pub trait Destination: Debug + Send {
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Nobody can go on with this run: if it ends before it published, its work folder goes with it.
+    fn never_resume(&mut self);
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

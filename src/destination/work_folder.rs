@@ -38,6 +38,7 @@ pub(super) struct WorkFolder {
     path: PathBuf,
     /// Held as long as we live.
     _lock: Lock,
+    resumable: bool,
 }
 
 /// One run at a time.
@@ -88,7 +89,11 @@ impl WorkFolder {
             let folder = path.join(folder);
             fs::create_dir(&folder).map_err(|error| failed(&folder, error))?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            _lock: lock,
+            resumable: true,
+        })
     }
 
     /// The one that an earlier run left.
@@ -107,7 +112,11 @@ impl WorkFolder {
                 _ => {}
             }
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            _lock: lock,
+            resumable: true,
+        })
     }
 
     /// Is there a work folder at `path` whose products have become OUT?
@@ -245,8 +254,13 @@ impl WorkFolder {
             .any(|metadata| FileLedger::has_records(metadata.len()))
     }
 
+    /// Whatever the ledgers know, nobody can go on from here.
+    pub(super) fn never_resume(&mut self) {
+        self.resumable = false;
+    }
+
     pub(super) fn leftover(&self) -> Leftover {
-        if self.is_worth_keeping() {
+        if self.resumable && self.is_worth_keeping() {
             Leftover::Resumable(self.path.clone())
         } else {
             Leftover::Nothing

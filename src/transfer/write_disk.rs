@@ -27,6 +27,8 @@ pub(crate) struct Product<'a> {
     pub(crate) out: Option<PathBuf>,
     /// An image that is there already is written into.
     pub(crate) existing: bool,
+    /// Files of the source: none of them is written, whatever that image names as a part of it.
+    pub(crate) spared: &'a [PathBuf],
     /// It is read back.
     pub(crate) verify: bool,
 }
@@ -132,7 +134,8 @@ fn into_existing(
 ) -> Result<Box<dyn Sink>> {
     let disk = cached(container.disk.clone(), copying.cache);
     let out = product.out.clone().unwrap_or_default();
-    let image = image::open_writable(disk, product.format, &Beside::new(&out).writing())?;
+    let beside = Beside::new(&out).writing().sparing(product.spared);
+    let image = image::open_writable(disk, product.format, &beside)?;
     if image.size() < size {
         let text = format!(
             "holds a disk of {} bytes, {size} are needed: make a larger image, or leave -n out",

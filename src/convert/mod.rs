@@ -146,7 +146,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
-    products.add_definition(&plan, &examined, &mut *destination)?;
+    products.add_definition(&plan, &examined, &mut report, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
     let leftover = destination.leftover();
     destination

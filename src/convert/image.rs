@@ -62,7 +62,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
             standard_output::write(&**source, job, brake.as_ref(), &mut stages)
         });
         report.disks.push(written??);
-        opened.must_be_at_end()?;
+        manifests_were_compared(opened.must_be_at_end()?, &mut report);
         report.stages = stages.end();
         return Ok(ImageConverted::Done(Box::new(report)));
     }
@@ -132,14 +132,22 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
 /// Is what came through a pipe all that should have come?
 fn passed_well(opened: &Opened, report: &mut Report, destination: &mut dyn Destination) -> Result<()> {
     match opened.must_be_at_end() {
-        Ok(true) => report.manifests_are_verified(),
-        Ok(false) => report.manifests_are_absent(),
+        Ok(there) => manifests_were_compared(there, report),
         Err(error) => {
             transfer::mark_as_worthless(destination, "what came through the pipe is damaged")?;
             return Err(error);
         }
     }
     Ok(())
+}
+
+/// Every manifest that is `there` is as it should be.
+fn manifests_were_compared(there: bool, report: &mut Report) {
+    if there {
+        report.manifests_are_verified();
+    } else {
+        report.manifests_are_absent();
+    }
 }
 
 /// Zeros are left out of what is converted, and would show what lies below.

@@ -1,0 +1,163 @@
+//! What a job says, and where: results on stdout, or on stderr where OUT itself is on stdout; warnings in any case.
+
+mod small_guest;
+
+use small_guest::{disk_of, rehome, run, tree};
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The program with `input` through a pipe.
+fn piped(input: &[u8], arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rehome"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // Whoever has seen enough closes the pipe.
+    let feeder = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    output
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32) -> (String, String) {
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let errors = words(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    (words(&output.stdout), errors)
+}
+
+/// Two MiB that are no zeros.
+fn raw(folder: &Path) -> (std::path::PathBuf, Vec<u8>) {
+    let path = folder.join("disk.raw");
+    let bytes: Vec<u8> = (0..2_u32 << 20).map(|at| (at % 251) as u8 | 1).collect();
+    fs::write(&path, &bytes).unwrap();
+    (path, bytes)
+}
+
+#[test]
+fn a_temporary_copy_of_a_pipe_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, bytes) = raw(folder.path());
+    let image = folder.path().join("disk.qcow2");
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .args([&raw, &image]));
+    let image = fs::read(image).unwrap();
+    let remark = "warning: standard input is a pipe: its";
+    let convert = |words: &[&str]| piped(&image, &[&["image", "convert", "-f", "qcow2"][..], words].concat());
+
+    let out = folder.path().join("out.raw");
+    let (said, errors) = ends(&convert(&["-", text(&out)]), 0);
+    assert!(said.contains(remark) && said.contains("wrote out.raw"), "{said}");
+    assert_eq!(errors, "");
+    // Once, and of the copy that is on stdout on stderr.
+    assert_eq!(said.matches("warning:").count(), 1, "{said}");
+    let output = convert(&["-", "-"]);
+    assert!(output.stdout == bytes);
+    let (_, errors) = ends(&output, 0);
+    assert!(errors.contains(remark), "{errors}");
+
+    // What needs no copy has nothing to say, and whoever wants silence gets it.
+    let other = folder.path().join("other.raw");
+    let (said, _) = ends(&rehome(&["image", "convert", text(&raw), text(&other)]), 0);
+    assert!(!said.contains("warning"), "{said}");
+    let silent = folder.path().join("silent.raw");
+    assert_eq!(
+        ends(&convert(&["-q", "-", text(&silent)]), 0),
+        (String::new(), String::new())
+    );
+}
+
+#[test]
+fn a_report_as_json_goes_to_stderr_when_the_disk_is_on_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, bytes) = raw(folder.path());
+    for words in [
+        &["image", "convert", "--json", text(&raw), "-"][..],
+        &[
+            "convert",
+            "--as-is",
+            "--to",
+            "kvm",
+            "--json",
+            "-O",
+            "raw",
+            text(&raw),
+            "-o",
+            "-",
+        ],
+    ] {
+        let output = rehome(words);
+        let (_, errors) = ends(&output, 0);
+        assert!(output.stdout == bytes);
+        let report: serde_json::Value = serde_json::from_str(&errors).unwrap();
+        assert_eq!(report["disks"][0]["size"], 2 << 20, "{errors}");
+    }
+}
+
+#[test]
+fn what_a_package_says_of_itself_is_said_and_whether_its_manifest_was_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, bytes) = raw(folder.path());
+    let package = folder.path().join("disk.ova");
+    ends(
+        &rehome(&["image", "convert", "-O", "ova", text(&raw), text(&package)]),
+        0,
+    );
+    let archive = fs::read(&package).unwrap();
+    let compared = "every file is as its manifest says; describes";
+    let out = folder.path().join("file.raw");
+    let (said, _) = ends(&rehome(&["image", "convert", text(&package), text(&out)]), 0);
+    assert!(said.contains(compared), "{said}");
+    let out = folder.path().join("piped.raw");
+    let (said, _) = ends(&piped(&archive, &["image", "convert", "-", text(&out)]), 0);
+    assert!(said.contains(compared), "{said}");
+    let output = piped(&archive, &["image", "convert", "-", "-"]);
+    assert!(output.stdout == bytes);
+    let (_, errors) = ends(&output, 0);
+    assert!(errors.contains(compared), "{errors}");
+}
+
+#[test]
+fn what_a_blocked_plan_says_is_not_taken_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = tree(folder.path());
+    let modules = root.join("usr/lib/modules").join(small_guest::KERNEL);
+    for name in ["modules.alias", "modules.dep"] {
+        let lines = fs::read_to_string(modules.join(name)).unwrap();
+        let mut file = File::create(modules.join(name)).unwrap();
+        for line in lines.lines().filter(|line| !line.contains("virtio")) {
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+    let source = disk_of(folder.path(), &root, "physical.img", small_guest::UUID);
+    // A machine with virtio-blk alone.
+    let (shown, _) = ends(&rehome(&["machine", "show", "kvm"]), 0);
+    let mut machine: toml::Table = shown.parse().unwrap();
+    machine["storage"].as_array_mut().unwrap().truncate(1);
+    let file = folder.path().join("only-virtio.toml");
+    fs::write(&file, machine.to_string()).unwrap();
+    let convert = ["convert", text(&source), "--to", text(&file), "-O", "raw", "-o", "-"];
+    let (output, errors) = ends(&rehome(&convert), 3);
+    assert_eq!(output, "");
+    assert!(errors.contains("virtio-blk"), "{errors}");
+    let (output, errors) = ends(&rehome(&[&convert[..], &["--json"]].concat()), 3);
+    assert_eq!(output, "");
+    let plan: serde_json::Value = serde_json::from_str(&errors).unwrap();
+    assert_ne!(plan["blockers"].as_array().unwrap().len(), 0, "{errors}");
+}

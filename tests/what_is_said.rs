@@ -59,7 +59,12 @@ fn a_temporary_copy_of_a_pipe_is_said() {
         .args([&raw, &image]));
     let image = fs::read(image).unwrap();
     let remark = "warning: standard input is a pipe: its";
-    let convert = |words: &[&str]| piped(&image, &[&["image", "convert", "-f", "qcow2"][..], words].concat());
+    let convert = |words: &[&str]| {
+        piped(
+            &image,
+            &[&["image", "convert", "-f", "qcow2"][..], words].concat(),
+        )
+    };
 
     let out = folder.path().join("out.raw");
     let (said, errors) = ends(&convert(&["-", text(&out)]), 0);
@@ -152,7 +157,16 @@ fn what_a_blocked_plan_says_is_not_taken_for_the_disk() {
     machine["storage"].as_array_mut().unwrap().truncate(1);
     let file = folder.path().join("only-virtio.toml");
     fs::write(&file, machine.to_string()).unwrap();
-    let convert = ["convert", text(&source), "--to", text(&file), "-O", "raw", "-o", "-"];
+    let convert = [
+        "convert",
+        text(&source),
+        "--to",
+        text(&file),
+        "-O",
+        "raw",
+        "-o",
+        "-",
+    ];
     let (output, errors) = ends(&rehome(&convert), 3);
     assert_eq!(output, "");
     assert!(errors.contains("virtio-blk"), "{errors}");
@@ -160,4 +174,39 @@ fn what_a_blocked_plan_says_is_not_taken_for_the_disk() {
     assert_eq!(output, "");
     let plan: serde_json::Value = serde_json::from_str(&errors).unwrap();
     assert_ne!(plan["blockers"].as_array().unwrap().len(), 0, "{errors}");
+}
+
+#[test]
+fn that_a_server_cannot_flush_is_said() {
+    if Command::new("nbdkit").arg("--version").output().is_err() {
+        eprintln!("skipped: nbdkit is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, bytes) = raw(folder.path());
+    let target = folder.path().join("target");
+    fs::write(&target, vec![0; bytes.len()]).unwrap();
+    // With `--run` the server ends with the program; the plugin names no way to flush.
+    let dd = "status=none conv=notrunc iflag=skip_bytes,count_bytes,fullblock oflag=seek_bytes";
+    let file = text(&target);
+    let run = format!(
+        "cd {} && {} image convert {} \"nbd+unix:///?socket=$unixsocket\" --yes-erase \"nbd+unix:///?socket=$unixsocket\"",
+        text(folder.path()),
+        env!("CARGO_BIN_EXE_rehome"),
+        text(&raw)
+    );
+    let output = Command::new("nbdkit")
+        .args(["--unix", "-", "eval"])
+        .arg(format!("get_size=echo {}", bytes.len()))
+        .arg(format!("pread=dd if={file} skip=$4 count=$3 bs=64k {dd}"))
+        .arg(format!("pwrite=dd of={file} seek=$4 bs=64k {dd}"))
+        .args(["can_write=exit 0", "--run", &run])
+        .output()
+        .unwrap();
+    let (said, _) = ends(&output, 0);
+    assert!(
+        said.contains("warning: ") && said.contains("the server has no way to bring"),
+        "{said}"
+    );
+    assert!(fs::read(&target).unwrap() == bytes);
 }

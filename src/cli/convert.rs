@@ -3,6 +3,7 @@
 use super::{
     Outcome, Result, Results,
     copying_arguments::CopyingArguments,
+    different,
     planning_arguments::PlanningArguments,
     progress::{Progress, Style},
     source_arguments::{SourceArguments, locator},
@@ -129,10 +130,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     }
     results.text(report)?;
     if outcome == Outcome::Different && results == Results::ToOutput {
-        results.text(
-            &"what was read back is not what was written, and nothing was published: look at the storage of OUT, then remove \
-             the work folder beside it and start again\n",
-        )?;
+        results.text(&different(device))?;
     }
     Ok(outcome)
 }

@@ -182,6 +182,19 @@ impl Results {
     }
 }
 
+/// What a verification that found a difference says after the report; `in_place`: OUT was there before.
+fn different(in_place: bool) -> String {
+    let left = if in_place {
+        "OUT is overwritten and damaged"
+    } else {
+        "nothing was published"
+    };
+    format!(
+        "what was read back is not what was written, and {left}: look at the storage of OUT, then remove the work folder \
+         beside it and start again\n"
+    )
+}
+
 /// What guests and disks say must not steer the terminal.
 fn printable(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());

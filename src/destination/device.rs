@@ -39,6 +39,8 @@ struct Target {
     export: Option<Arc<NbdDisk>>,
     /// The disk that was put on it, and how many bytes it has.
     taken: Option<(String, u64)>,
+    /// What was on it before is written over.
+    overwriting: bool,
 }
 
 /// Held back at each end until everything else is there: partition tables, boot code, the backup GPT.
@@ -142,6 +144,7 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
                 device: Arc::new(BlockDevice::open_exclusively(path)?.directly(path)),
                 export: None,
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Nbd(address) => {
@@ -150,6 +153,7 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
                 device: export.clone(),
                 export: Some(export),
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Standard => {
@@ -225,6 +229,7 @@ impl Destination for DeviceDestination {
             return Err(Error::new(Kind::Full, target.device.label(), text));
         }
         // From here on it is neither what it was nor what it will be, and must look like nothing.
+        target.overwriting = true;
         let blank = fresh && target.prepare()?;
         target.taken = Some((name.to_owned(), size));
         let disk = with_edges_apart(target.device.clone(), edges, size)?;
@@ -254,7 +259,19 @@ impl Destination for DeviceDestination {
     }
 
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        let labels = |all: bool| {
+            let targets = self.devices.iter().filter(|target| all || target.overwriting);
+            let labels: Vec<_> = targets.map(|target| target.device.label()).collect();
+            labels.join(", ")
+        };
+        let overwriting = labels(false);
+        // A run that is gone on with has written on what it was given.
+        let out = if overwriting.is_empty() {
+            labels(true)
+        } else {
+            overwriting.clone()
+        };
+        self.work.leftover_in_place(out, !overwriting.is_empty())
     }
 
     /// Of the smallest device that is not taken yet, or of none.

@@ -30,6 +30,7 @@ pub struct ExistingDestination {
     _locked: fs::File,
     work: WorkFolder,
     cache: Cache,
+    overwriting: bool,
     published: bool,
 }
 
@@ -86,6 +87,7 @@ impl ExistingDestination {
             _locked: file,
             work,
             cache: Cache::default(),
+            overwriting: false,
             published: false,
         })
     }
@@ -140,8 +142,13 @@ impl Destination for ExistingDestination {
         self.work.kept(name)
     }
 
+    fn overwrites(&mut self) {
+        self.overwriting = true;
+    }
+
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        self.work
+            .leftover_in_place(self.out.display().to_string(), self.overwriting)
     }
 
     fn space(&self) -> Result<Space> {

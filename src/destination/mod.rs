@@ -72,6 +72,9 @@ pub trait Destination: Debug + Send {
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+    /// From now on what is there already is written over, where that is an image: what a run leaves that ends now is
+    /// neither the old nor the new one.
+    fn overwrites(&mut self) {}
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

@@ -61,7 +61,7 @@ pub(crate) fn write_disk(
         ..Pace::default()
     };
     let sink = if product.existing {
-        into_existing(&container, product, disk.size(), copying)?
+        into_existing(&container, product, disk.size(), copying, destination)?
     } else {
         let files = ProductFiles::new(&container, product.name, destination);
         let mut files = files.with_cache(copying.cache);
@@ -125,6 +125,7 @@ fn into_existing(
     product: &Product<'_>,
     size: u64,
     copying: &Copying,
+    destination: &mut dyn Destination,
 ) -> Result<Box<dyn Sink>> {
     let disk = cached(container.disk.clone(), copying.cache);
     let out = product.out.clone().unwrap_or_default();
@@ -136,6 +137,7 @@ fn into_existing(
         );
         return Err(Error::new(Kind::Full, image.label(), text));
     }
+    destination.overwrites();
     if container.fresh && image.size() > size {
         image.write_zeros(size..image.size())?;
     }

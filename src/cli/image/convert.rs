@@ -8,6 +8,7 @@ use crate::{
     cli::{
         Results,
         copying_arguments::CopyingArguments,
+        different,
         source_arguments::{locator, size},
         wrong_usage,
     },
@@ -190,10 +191,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     } else if !arguments.quiet {
         results.text(&report.written())?;
         if outcome == Outcome::Different {
-            results.text(
-                &"what was read back is not what was written, and nothing was published: look at the storage of OUT, then \
-                 remove the work folder beside it and start again\n",
-            )?;
+            results.text(&different(device || arguments.existing))?;
         }
     }
     Ok(outcome)

@@ -5,10 +5,11 @@ mod small_guest;
 use small_guest::{disk_of, rehome, run, tree};
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 fn text(path: &Path) -> &str {
@@ -209,4 +210,87 @@ fn that_a_server_cannot_flush_is_said() {
         "{said}"
     );
     assert!(fs::read(&target).unwrap() == bytes);
+}
+
+/// What a copy of `raw` says outside its hours; then it is stopped.
+fn pausing(arguments: &[&str]) -> String {
+    // The minute of two hours ago, in a zone that both know.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let minute = now.as_secs() / 60 % 1440;
+    let time = |minute: u64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    let window = format!("{}-{}", time(minute + 1320), time(minute + 1380));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rehome"))
+        .env("TZ", "UTC")
+        .args(arguments)
+        .args(["--progress", "json", "--window", &window])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let paused = lines.find(|line| line.as_ref().unwrap().contains("pausing until"));
+    let id = child.id().to_string();
+    run(Command::new("kill").args(["-TERM", &id]));
+    // Whatever it says at its end.
+    lines.for_each(drop);
+    child.wait().unwrap();
+    paused.expect("it waits, and says so").unwrap()
+}
+
+#[test]
+fn at_a_pause_only_what_can_be_gone_on_with_is_called_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, _) = raw(folder.path());
+    let raw = text(&raw);
+    let image = ["image", "convert", raw];
+    let system = ["convert", "--as-is", "--to", "kvm", "-O", "raw", raw, "-o"];
+    let cases = [
+        (&image[..], "one", &[][..], true),
+        (&image, "two", &["-t", "unsafe"], false),
+        (&image, "three", &["--no-hash"], false),
+        (&image, "-", &[], false),
+        (&system, "four", &[], true),
+        (&system, "five", &["-t", "unsafe"], false),
+        (&system, "-", &[], false),
+    ];
+    // Each looks at the clock once in a second.
+    thread::scope(|scope| {
+        for (words, name, more, safe) in cases {
+            let out = folder.path().join(name);
+            let out = if name == "-" { Path::new(name) } else { &out }.to_owned();
+            scope.spawn(move || {
+                let said = pausing(&[words, &[text(&out)], more].concat());
+                assert_eq!(
+                    said.contains("all that is copied so far is safe"),
+                    safe,
+                    "{words:?} {more:?} {}: {said}",
+                    out.display()
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn an_undo_file_is_not_made_where_a_link_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.qcow2");
+    run(Command::new("qemu-img")
+        .args(["create", "-f", "qcow2"])
+        .arg(&image)
+        .arg("1M"));
+    let undo = folder.path().join("undo");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &undo).unwrap();
+    let check = [
+        "image",
+        "check",
+        "-r",
+        "leaks",
+        "--undo",
+        text(&undo),
+        text(&image),
+    ];
+    let (_, errors) = ends(&rehome(&check), 1);
+    assert!(errors.contains("give another name for the undo file"), "{errors}");
 }

@@ -56,7 +56,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     });
     report.packages = opened.packages();
     report.warnings.extend_from_slice(opened.remarks());
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(opened.lasts() && job.out != Locator::Standard);
     if job.out == Locator::Standard {
         let written = verifying::beside(&opened, &watch, || {
             standard_output::write(&**source, job, brake.as_ref(), &mut stages)
@@ -75,6 +75,11 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     let (mut destination, name) = open_destination(job)?;
     transfer::must_be_worth_resuming(&*destination, &job.out)?;
     report.warnings.extend(destination.remarks());
+    // A pipe tells nothing of what is to come.
+    if !job.resume && opened.lasts() {
+        let disks = std::slice::from_ref(source);
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let out = match job.out.path() {
         Some(path) => Some(absolute(path).map_err(|error| Error::io(path.display().to_string(), error))?),
         None => None,

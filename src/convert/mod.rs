@@ -50,6 +50,11 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     if job.out == Locator::Standard {
         return standard_output::convert(job, watch);
     }
+    convert_to_place(job, watch, true)
+}
+
+/// The same, to a place that can be come back to. Unless that `lasts`, nothing is kept there for another run.
+fn convert_to_place(job: &Job, watch: &dyn Watch, lasts: bool) -> disk::Result<Converted> {
     let watch = Stoppable::new(watch);
     let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");
@@ -94,9 +99,13 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    if !job.resume {
+        let disks = &edited.disks;
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let (format, options) = products.disk_format(&plan)?;
     products.describe(&plan, &examined, &mut *destination)?;
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(lasts && opened.lasts());
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
         for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {

@@ -2,7 +2,10 @@
 
 use super::not_json;
 use crate::{
-    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
+    destination::{
+        ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, must_be_free,
+        share_a_disk,
+    },
     disk::{Error, Kind, Result},
     image::{self, Format, ova},
     job::{Job, Source},
@@ -174,12 +177,10 @@ impl Products {
 
     fn must_be_absent_in(&self, folder: &Path) -> Result<()> {
         for name in [&self.definition, &self.report] {
-            let path = folder.join(name);
-            if path.symlink_metadata().is_ok() {
-                let text =
-                    "is there already and would be written beside OUT: remove it, or give OUT another name";
-                return Err(Error::new(Kind::Exists, path.display().to_string(), text));
-            }
+            must_be_free(
+                &folder.join(name),
+                "is there already and would be written beside OUT: remove it, or give OUT another name",
+            )?;
         }
         Ok(())
     }

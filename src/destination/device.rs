@@ -100,18 +100,8 @@ impl DeviceDestination {
     }
 
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.ends_with(EDGES) {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let mut names = self.work.product_names()?;
+        names.retain(|name| !name.ends_with(EDGES));
         Ok(names)
     }
 

@@ -91,18 +91,6 @@ impl ExistingDestination {
             published: false,
         })
     }
-
-    fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        Ok(names)
-    }
 }
 
 impl Destination for ExistingDestination {
@@ -159,7 +147,7 @@ impl Destination for ExistingDestination {
         if self.cache != Cache::Unsafe {
             sync_file(&self.out)?;
         }
-        for name in self.products()? {
+        for name in self.work.product_names()? {
             sync_file(&self.work.product(&name)?)?;
             rename_new(&self.work.product(&name)?, &self.parent.join(&name))?;
         }

@@ -20,6 +20,7 @@ pub use device::DeviceDestination;
 pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::{in_use, share_a_disk};
+pub(crate) use publish::must_be_free;
 pub use space::{Space, explain_full};
 pub use work_folder::Leftover;
 

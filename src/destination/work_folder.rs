@@ -175,6 +175,22 @@ impl WorkFolder {
         self.entry(PRODUCTS, name)
     }
 
+    /// Names of all products, in order.
+    pub(super) fn product_names(&self) -> Result<Vec<String>> {
+        let folder = self.products();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
+            let entry = entry.map_err(|error| failed(&folder, error))?;
+            let name = entry.file_name().into_string().map_err(|name| {
+                let text = format!("holds {}, which this program did not make", name.display());
+                Error::new(Kind::Exists, folder.display().to_string(), text)
+            })?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// `name` in one of the sub-folders. A product's name is one path component: it must not lead elsewhere.
     fn entry(&self, folder: &str, name: &str) -> Result<PathBuf> {
         let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);

@@ -56,13 +56,13 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     });
     report.packages = opened.packages();
     report.warnings.extend_from_slice(opened.remarks());
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(opened.lasts() && job.out != Locator::Standard);
     if job.out == Locator::Standard {
         let written = verifying::beside(&opened, &watch, || {
             standard_output::write(&**source, job, brake.as_ref(), &mut stages)
         });
         report.disks.push(written??);
-        opened.must_be_at_end()?;
+        manifests_were_compared(opened.must_be_at_end()?, &mut report);
         report.stages = stages.end();
         return Ok(ImageConverted::Done(Box::new(report)));
     }
@@ -78,6 +78,11 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     }
     transfer::must_be_worth_resuming(&mut *destination, &job.out)?;
     report.warnings.extend(destination.remarks());
+    // A pipe tells nothing of what is to come.
+    if !job.resume && opened.lasts() {
+        let disks = std::slice::from_ref(source);
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let out = match job.out.path() {
         Some(path) => Some(absolute(path).map_err(|error| Error::io(path.display().to_string(), error))?),
         None => None,
@@ -116,10 +121,10 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     report.disks.push(written);
     report.stages = stages.end();
     // Is what came through a pipe all that should have come?
-    match opened.must_be_at_end()? {
-        true => report.manifests_are_verified(),
-        false => report.manifests_are_absent(),
-    }
+    let compared = opened
+        .must_be_at_end()
+        .map_err(|error| resumable(error, destination.leftover()))?;
+    manifests_were_compared(compared, &mut report);
     if opened.identity()? != source_digest {
         return Err(source_has_changed(&mut *destination));
     }
@@ -132,6 +137,15 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         .publish(&Braked::new(&watch, brake.as_ref()))
         .map_err(|error| resumable(error, leftover))?;
     Ok(ImageConverted::Done(Box::new(report)))
+}
+
+/// Every manifest that is `there` is as it should be.
+fn manifests_were_compared(there: bool, report: &mut Report) {
+    if there {
+        report.manifests_are_verified();
+    } else {
+        report.manifests_are_absent();
+    }
 }
 
 /// Zeros are left out of what is converted, and would show what lies below.

@@ -102,9 +102,13 @@ fn convert_to_place(job: &Job, watch: &dyn Watch, lasts: bool) -> disk::Result<C
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    if !job.resume {
+        let disks = &edited.disks;
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let (format, options) = products.disk_format(&plan)?;
     products.describe(&plan, &examined, &mut *destination)?;
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(lasts && opened.lasts());
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
         for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
@@ -152,7 +156,7 @@ fn convert_to_place(job: &Job, watch: &dyn Watch, lasts: bool) -> disk::Result<C
         transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
-    products.add_definition(&plan, &examined, &mut *destination)?;
+    products.add_definition(&plan, &examined, &mut report, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
     let leftover = destination.leftover();
     destination
@@ -172,13 +176,21 @@ fn no_second_time() -> Error {
 /// with.
 fn source_has_changed(destination: &mut dyn Destination) -> Error {
     let marked = transfer::mark_as_worthless(destination, "the source has changed");
-    let next = match destination.leftover() {
-        Leftover::Nothing => "",
-        Leftover::Resumable(_) => ", remove the work folder beside OUT",
+    let (left, folder) = match destination.leftover() {
+        Leftover::Nothing => ("nothing was published".to_owned(), false),
+        Leftover::Resumable(_) => ("nothing was published".to_owned(), true),
+        Leftover::Damaged { out, resumable } => {
+            (format!("{out} is overwritten and damaged"), resumable.is_some())
+        }
+    };
+    let next = if folder {
+        ", remove the work folder beside OUT"
+    } else {
+        ""
     };
     let text = format!(
-        "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what writes to \
-         it{next} and start again"
+        "has changed while it was copied: what was written is a mixture, and {left}. Stop what writes to it{next} and start \
+         again"
     );
     marked
         .err()

@@ -40,6 +40,8 @@ struct Target {
     export: Option<Arc<NbdDisk>>,
     /// The disk that was put on it, and how many bytes it has.
     taken: Option<(String, u64)>,
+    /// What was on it before is written over.
+    overwriting: bool,
 }
 
 /// Held back at each end until everything else is there: partition tables, boot code, the backup GPT.
@@ -101,18 +103,8 @@ impl DeviceDestination {
     }
 
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.ends_with(EDGES) {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let mut names = self.work.product_names()?;
+        names.retain(|name| !name.ends_with(EDGES));
         Ok(names)
     }
 
@@ -149,6 +141,7 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
                 ),
                 export: None,
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Nbd(address) => {
@@ -157,6 +150,7 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
                 device: export.clone(),
                 export: Some(export),
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Standard => {
@@ -241,6 +235,7 @@ impl Destination for DeviceDestination {
             return Err(Error::new(Kind::Full, target.device.label(), text));
         }
         // From here on it is neither what it was nor what it will be, and must look like nothing.
+        target.overwriting = true;
         let blank = fresh && target.prepare(watch)?;
         target.taken = Some((name.to_owned(), size));
         let disk = with_edges_apart(target.device.clone(), edges, size)?;
@@ -274,7 +269,19 @@ impl Destination for DeviceDestination {
     }
 
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        let labels = |all: bool| {
+            let targets = self.devices.iter().filter(|target| all || target.overwriting);
+            let labels: Vec<_> = targets.map(|target| target.device.label()).collect();
+            labels.join(", ")
+        };
+        let overwriting = labels(false);
+        // A run that is gone on with has written on what it was given.
+        let out = if overwriting.is_empty() {
+            labels(true)
+        } else {
+            overwriting.clone()
+        };
+        self.work.leftover_in_place(out, !overwriting.is_empty())
     }
 
     /// Of the smallest device that is not taken yet, or of none.

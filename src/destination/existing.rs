@@ -31,6 +31,7 @@ pub struct ExistingDestination {
     _locked: fs::File,
     work: WorkFolder,
     cache: Cache,
+    overwriting: bool,
     published: bool,
 }
 
@@ -87,20 +88,9 @@ impl ExistingDestination {
             _locked: file,
             work,
             cache: Cache::default(),
+            overwriting: false,
             published: false,
         })
-    }
-
-    fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        Ok(names)
     }
 }
 
@@ -155,8 +145,13 @@ impl Destination for ExistingDestination {
         self.work.never_resume();
     }
 
+    fn overwrites(&mut self) {
+        self.overwriting = true;
+    }
+
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        self.work
+            .leftover_in_place(self.out.display().to_string(), self.overwriting)
     }
 
     fn space(&self) -> Result<Space> {
@@ -167,7 +162,7 @@ impl Destination for ExistingDestination {
         if self.cache != Cache::Unsafe {
             sync_file(&self.out)?;
         }
-        for name in self.products()? {
+        for name in self.work.product_names()? {
             sync_file(&self.work.product(&name)?)?;
             rename_new(&self.work.product(&name)?, &self.parent.join(&name))?;
         }

@@ -92,17 +92,8 @@ impl FileDestination {
 
     /// The products' names; that of OUT last.
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-            let entry = entry.map_err(|error| failed(&folder, error))?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                let text = format!("holds {}, which this program did not make", name.display());
-                Error::new(Kind::Exists, folder.display().to_string(), text)
-            })?;
-            names.push(name);
-        }
-        names.sort_by_key(|name| (**name == *self.name, name.clone()));
+        let mut names = self.work.product_names()?;
+        names.sort_by_key(|name| **name == *self.name);
         Ok(names)
     }
 

@@ -22,6 +22,7 @@ pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::in_use;
 pub use overlap::overlap;
+pub(crate) use publish::must_be_free;
 pub use space::{Space, explain_full};
 pub use work_folder::Leftover;
 
@@ -84,6 +85,9 @@ pub trait Destination: Debug + Send {
     }
     /// Nobody can go on with this run: if it ends before it published, its work folder goes with it.
     fn never_resume(&mut self);
+    /// From now on what is there already is written over, where that is an image: what a run leaves that ends now is
+    /// neither the old nor the new one.
+    fn overwrites(&mut self) {}
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

@@ -18,6 +18,7 @@ use rustix::{
 };
 use std::{
     ffi::{OsStr, OsString},
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -30,6 +31,40 @@ pub enum Leftover {
     Nothing,
     /// This work folder, which `--resume` can go on with.
     Resumable(PathBuf),
+    /// What was at `out` before, a device or an image, was being overwritten; with this work folder `--resume` can go on.
+    Damaged {
+        /// The device, the export or the image.
+        out: String,
+        /// The work folder; `None`: there is nothing to go on with.
+        resumable: Option<PathBuf>,
+    },
+}
+
+impl fmt::Display for Leftover {
+    /// One sentence, in the middle of a text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => write!(f, "what was made is removed"),
+            Self::Resumable(folder) => write!(
+                f,
+                "what is written so far is kept in {}: go on with --resume, or remove that folder",
+                folder.display()
+            ),
+            Self::Damaged {
+                out,
+                resumable: Some(folder),
+            } => write!(
+                f,
+                "{out} was being overwritten, and is damaged until the rest is there: go on with --resume, or remove {} to \
+                 start again",
+                folder.display()
+            ),
+            Self::Damaged { out, resumable: None } => write!(
+                f,
+                "{out} was being overwritten: take it for damaged. There is nothing that --resume could go on with; start again"
+            ),
+        }
+    }
 }
 
 /// A locked work folder.
@@ -152,6 +187,22 @@ impl WorkFolder {
         self.entry(PRODUCTS, name)
     }
 
+    /// Names of all products, in order.
+    pub(super) fn product_names(&self) -> Result<Vec<String>> {
+        let folder = self.products();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
+            let entry = entry.map_err(|error| failed(&folder, error))?;
+            let name = entry.file_name().into_string().map_err(|name| {
+                let text = format!("holds {}, which this program did not make", name.display());
+                Error::new(Kind::Exists, folder.display().to_string(), text)
+            })?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// `name` in one of the sub-folders. A product's name is one path component: it must not lead elsewhere.
     fn entry(&self, folder: &str, name: &str) -> Result<PathBuf> {
         let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
@@ -265,6 +316,16 @@ impl WorkFolder {
         } else {
             Leftover::Nothing
         }
+    }
+
+    /// What a run leaves that makes its disk at `out`, over what was there, and may have begun with that (`overwriting`).
+    pub(super) fn leftover_in_place(&self, out: String, overwriting: bool) -> Leftover {
+        let resumable = match self.leftover() {
+            Leftover::Resumable(folder) => Some(folder),
+            Leftover::Nothing | Leftover::Damaged { .. } if !overwriting => return Leftover::Nothing,
+            Leftover::Nothing | Leftover::Damaged { .. } => None,
+        };
+        Leftover::Damaged { out, resumable }
     }
 
     /// Removes it with all that is in it. It loses its name at once, so that a kill meanwhile leaves no half of it for

@@ -42,7 +42,10 @@ fn must_have_survived(destination: &mut dyn Destination) -> Result<()> {
     if kept.is_empty() || kept == this_boot() {
         return Ok(());
     }
-    if destination.leftover() == Leftover::Nothing {
+    if matches!(
+        destination.leftover(),
+        Leftover::Nothing | Leftover::Damaged { resumable: None, .. }
+    ) {
         // No ledger knows anything, so nothing is trusted.
         return destination.keep(UNFLUSHED, &[]);
     }
@@ -56,21 +59,16 @@ fn this_boot() -> Vec<u8> {
     std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// Says of a broken copy that it can be gone on with, where `leftover` tells that. A full destination says so itself.
+/// Says of a broken copy that it can be gone on with, or what it has damaged, where `leftover` tells that. A full
+/// destination says so itself.
 pub(crate) fn resumable(error: Error, leftover: Leftover) -> Error {
-    match leftover {
-        Leftover::Resumable(folder) if error.kind != Kind::Full => {
-            let text = format!(
-                "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",
-                error.source,
-                folder.display()
-            );
-            Error {
-                source: text.into(),
-                ..error
-            }
-        }
-        _ => error,
+    if leftover == Leftover::Nothing || error.kind == Kind::Full {
+        return error;
+    }
+    let text = format!("{}; {leftover}", error.source);
+    Error {
+        source: text.into(),
+        ..error
     }
 }
 

@@ -65,7 +65,15 @@ pub(crate) fn write_disk(
         ..Pace::default()
     };
     let sink = if product.existing {
-        into_existing(&container, product, disk.size(), copying, brake, stages)?
+        into_existing(
+            &container,
+            product,
+            disk.size(),
+            copying,
+            destination,
+            brake,
+            stages,
+        )?
     } else {
         let files = ProductFiles::new(&container, product.name, destination);
         let mut files = files.with_cache(copying.cache);
@@ -129,6 +137,7 @@ fn into_existing(
     product: &Product<'_>,
     size: u64,
     copying: &Copying,
+    destination: &mut dyn Destination,
     brake: Option<&Brake>,
     stages: &mut Stages<'_>,
 ) -> Result<Box<dyn Sink>> {
@@ -143,6 +152,7 @@ fn into_existing(
         );
         return Err(Error::new(Kind::Full, image.label(), text));
     }
+    destination.overwrites();
     if container.fresh && image.size() > size {
         let behind = size..image.size();
         stages.begin("zero", behind.end - behind.start);

@@ -1,12 +1,14 @@
 //! `rehome image convert`: the disk of an image into an image of another format.
 
 use super::{
-    Outcome, Result, print_json, print_text,
+    Outcome, Result,
     progress::{Progress, Style},
 };
 use crate::{
     cli::{
+        Results,
         copying_arguments::CopyingArguments,
+        different,
         source_arguments::{locator, size},
         wrong_usage,
     },
@@ -16,10 +18,7 @@ use crate::{
     job::{ImageJob, Source},
     locator::{Locator, is_block_device},
 };
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// Write the disk of an image into an image of another format; what is in it stays as it is
 ///
@@ -113,7 +112,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print the report as JSON
+    /// Print the report as JSON; on stderr where OUT is standard output
     #[arg(long)]
     json: bool,
 
@@ -188,20 +187,13 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         ImageConverted::Done(report) => (Outcome::Done, report),
         ImageConverted::Different(report) => (Outcome::Different, report),
     };
-    if arguments.out == Locator::Standard {
-        // The disk is on standard output.
-        if !arguments.quiet {
-            let _ = write!(io::stderr().lock(), "{}", report.written());
-        }
-    } else if arguments.json {
-        print_json(report)?;
+    let results = Results::beside(&arguments.out);
+    if arguments.json {
+        results.json(report)?;
     } else if !arguments.quiet {
-        print_text(&report.written())?;
+        results.text(&report.written())?;
         if outcome == Outcome::Different {
-            print_text(
-                &"what was read back is not what was written, and nothing was published: look at the storage of OUT, \
-                 remove the work folder if one is left beside it, and start again\n",
-            )?;
+            results.text(&different(device || arguments.existing))?;
         }
     }
     Ok(outcome)

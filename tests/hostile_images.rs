@@ -147,7 +147,9 @@ fn lying_headers_are_refused_and_say_why() {
 #[test]
 fn a_giant_first_level_table_is_refused_at_once() {
     let before = peak_memory();
+    let start = Instant::now();
     let sound = small_image("compat=1.1");
+    let made = start.elapsed();
     let start = Instant::now();
     // As many entries as the format's limit has, in a file that is far too small for them; and far more.
     for entries in [4 << 20, (4 << 20) + 1, u32::MAX] {
@@ -155,8 +157,12 @@ fn a_giant_first_level_table_is_refused_at_once() {
         let lie = with(&lie, 24, &(u64::from(entries) << 29).to_be_bytes());
         assert_eq!(open(lie).unwrap_err().kind, Kind::Corrupt);
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(peak_memory() < before + 256 * 1024);
+    assert!(
+        start.elapsed() < made.max(Duration::from_millis(100)),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(peak_memory() < before + 32 * 1024);
 }
 
 #[test]
@@ -563,5 +569,9 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
         error.to_string().contains("has grains of 3456 sectors"),
         "{error}"
     );
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
 }

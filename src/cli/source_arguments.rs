@@ -23,8 +23,8 @@ pub(crate) struct SourceArguments {
 /// How disks are read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReadingArguments {
-    /// Format of the disks (raw, qcow2, vmdk, vpc, vhdx, vdi, ...); without it files are recognised by their first bytes, and block
-    /// devices and exports are raw
+    /// Format of the disks (raw, qcow2, vmdk, vpc, vhdx, vdi, ...); without it files are recognised by their first bytes,
+    /// and block devices and exports are raw
     #[arg(long, value_name = "FORMAT")]
     pub(crate) source_format: Option<Format>,
 

@@ -238,7 +238,11 @@ fn tables_that_are_missing_are_made_and_two_that_differ_stop_an_edit() {
     let container = Arc::new(FileDisk::open_writable(&image).unwrap());
     let error = image::open_writable(container, Format::Vmdk, &Beside::new(&image).writing()).unwrap_err();
     assert_eq!(error.kind, Kind::Unsafe, "{error}");
-    assert!(error.to_string().contains("is not sound"), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("is not sound") && said.contains("differ in 1 entries"),
+        "{said}"
+    );
     assert!(std::fs::read(&image).unwrap() == bytes);
 }
 

@@ -10,7 +10,7 @@ use crate::{
 /// How disks are copied.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CopyingArguments {
-    /// Threads that read, compress and write, 1 to 32 [default: four for each processor]
+    /// Threads that read, compress and write, 1 to 32 [default: two for each processor]
     #[arg(short = 'm', long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     threads: Option<u8>,
 

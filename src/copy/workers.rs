@@ -6,8 +6,8 @@ use std::{panic, thread};
 /// More threads than cores hide the waits of a disk, and of each other; more than this only cost memory.
 const MOST_THREADS: usize = 32;
 
-/// For each processor. Two are as fast on an idle host; four are faster on a busy one, and over a network.
-const THREADS_OF_A_PROCESSOR: usize = 4;
+/// For each processor. More are faster only on a busy host, and slower on an idle one; `-m` asks for more (a network).
+const THREADS_OF_A_PROCESSOR: usize = 2;
 
 /// Runs `work` in `threads` threads at once (0: as many as pay on this host), but in no more than there are `pieces` of it.
 /// Gives the first error that is no consequence of another. `label` names the disk in the error of a thread that panicked.

@@ -171,13 +171,14 @@ fn decoded(text: &str) -> Result<Vec<u8>, AddressError> {
     Ok(bytes)
 }
 
-/// RFC 3986, section 2.3: what need not be escaped, and slashes, which may stand in a path and in a query.
-fn encode(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+/// RFC 3986, section 2.3: what need not be escaped, and `kept`, which has no other meaning where `bytes` stand.
+fn encode(f: &mut fmt::Formatter<'_>, bytes: &[u8], kept: &[u8]) -> fmt::Result {
     for byte in bytes {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 write!(f, "{}", char::from(*byte))?;
             }
+            _ if kept.contains(byte) => write!(f, "{}", char::from(*byte))?,
             _ => write!(f, "%{byte:02X}")?,
         }
     }
@@ -190,21 +191,23 @@ impl fmt::Display for Address {
             Transport::Tcp { host, port } => {
                 f.write_str("nbd://")?;
                 if host.contains(':') {
-                    write!(f, "[{host}]")?;
+                    f.write_str("[")?;
+                    encode(f, host.as_bytes(), b":")?;
+                    f.write_str("]")?;
                 } else {
-                    encode(f, host.as_bytes())?;
+                    encode(f, host.as_bytes(), b"")?;
                 }
                 if *port != DEFAULT_PORT {
                     write!(f, ":{port}")?;
                 }
                 f.write_str("/")?;
-                encode(f, self.export.as_bytes())
+                encode(f, self.export.as_bytes(), b"/")
             }
             Transport::Unix { socket } => {
                 f.write_str("nbd+unix:///")?;
-                encode(f, self.export.as_bytes())?;
+                encode(f, self.export.as_bytes(), b"/")?;
                 f.write_str("?socket=")?;
-                encode(f, socket.as_os_str().as_bytes())
+                encode(f, socket.as_os_str().as_bytes(), b"/")
             }
         }
     }
@@ -247,6 +250,9 @@ mod tests {
             ("NBD://user@10.0.0.1:1/", tcp("10.0.0.1", 1, "")),
             ("nbd://[fe80::1]/a/b", tcp("fe80::1", 10809, "a/b")),
             ("nbd://[::1]:10810/", tcp("::1", 10810, "")),
+            ("nbd://a%2fb/c", tcp("a/b", 10809, "c")),
+            ("nbd://a%5d%3ab/c", tcp("a]:b", 10809, "c")),
+            ("nbd://a%40b:9/c", tcp("a@b", 9, "c")),
             ("nbd+unix:///disk?socket=sock", unix("sock", "disk")),
             ("nbd+unix:///?socket=/run/a%20b", unix("/run/a b", "")),
             ("nbd+unix://?socket=/run/a", unix("/run/a", "")),

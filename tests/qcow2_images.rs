@@ -490,10 +490,57 @@ fn leaks_are_given_back_and_nothing_else_changes() {
             .unwrap();
         container.write_at(be64(40), &[0; 8]).unwrap();
         container.write_at(block, &[0; 8]).unwrap();
-        let error = open_writable(&image).repair_leaks().unwrap_err();
+        let container = Arc::new(FileDisk::open_writable(&image).unwrap());
+        let error = Qcow2::open_writable(container, &Beside::new(&image)).unwrap_err();
         assert_eq!(error.kind, Kind::Unsafe);
-        assert!(error.to_string().contains("has errors"), "{error}");
+        assert!(error.to_string().contains("is not sound"), "{error}");
     }
+}
+
+/// A cluster that two entries use, counted for both: only one of the flags is right. Written to through the wrong one, the
+/// other place would change too.
+#[test]
+fn a_shared_cluster_that_is_flagged_as_the_only_one_is_mended_before_a_write() {
+    let (folder, raw) = raw_source(6 * MIB);
+    let image = folder.path().join("image.qcow2");
+    qemu_img(&["convert", "-O", "qcow2", text(&raw), text(&image)]);
+    let bytes = std::fs::read(&image).unwrap();
+    let be64 = |at: u64| {
+        let at = at as usize;
+        u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) & 0x00ff_ffff_ffff_fe00
+    };
+    let table = be64(be64(40));
+    let used: Vec<u64> = (0..96).filter(|index| be64(table + index * 8) != 0).collect();
+    let (one, other) = (used[0], used[1]);
+    let (kept, lost) = (be64(table + one * 8), be64(table + other * 8));
+    let container = FileDisk::open_writable(&image).unwrap();
+    container
+        .write_at(table + other * 8, &(kept | 1 << 63).to_be_bytes())
+        .unwrap();
+    let block = be64(be64(48));
+    container.write_at(block + kept / 65536 * 2, &[0, 2]).unwrap();
+    container.write_at(block + lost / 65536 * 2, &[0, 0]).unwrap();
+
+    let disk = open_writable(&image);
+    let read = |disk: &Qcow2, cluster: u64| {
+        let mut there = vec![0; 65536];
+        disk.read_at(cluster * 65536, &mut there).unwrap();
+        there
+    };
+    let before = read(&disk, one);
+    let error = disk.write_at(other * 65536, &[0xa7; 65536]).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsafe);
+    assert!(error.to_string().contains("check -r leaks"), "{error}");
+    assert_eq!(disk.repair_leaks().unwrap(), 0);
+    disk.write_at(other * 65536, &[0xa7; 65536]).unwrap();
+    disk.flush().unwrap();
+    assert!(read(&disk, other) == [0xa7; 65536]);
+    assert!(read(&disk, one) == before);
+    // The one that is left is the only one now.
+    disk.repair_leaks().unwrap();
+    drop(disk);
+    assert_eq!(open(&image).check().unwrap(), Check::default());
+    qemu_img(&["check", text(&image)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Image formats: a format is a [`Disk`] made of other `Disk`s, so formats nest.
 
+mod below;
 mod block_sink;
 mod create;
 pub mod deflate;

@@ -8,6 +8,7 @@ use crate::{
     disk::{Content, Disk, Error, Extent, Kind, Result, check_range, push_extent},
     image::{
         Check, Format, Image, Info, Mapping as Mapped, Named, Neighbours,
+        below::{push_shifted, read_parent},
         deflate::{Envelope, decompress},
         detect,
         findings::Findings,
@@ -161,16 +162,8 @@ impl Qcow {
     fn read_run(&self, run: Run, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match run.mapping {
             Mapping::Unallocated => {
-                let there = self
-                    .backing_size()
-                    .saturating_sub(offset)
-                    .min(buffer.len() as u64);
-                let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
-                rest.fill(0);
-                match &self.backing {
-                    Some((_, backing)) if !front.is_empty() => backing.read_at(offset, front),
-                    _ => Ok(()),
-                }
+                let backing = self.backing.as_ref().map(|(_, backing)| backing.as_ref() as _);
+                read_parent(backing, offset, buffer)
             }
             Mapping::Data(host) => self.container.read_at(host, buffer),
             Mapping::Compressed { host, length } => {
@@ -225,16 +218,6 @@ impl Qcow {
         push_extent(map, Extent::new(there..end, Content::Hole));
         Ok(())
     }
-}
-
-/// Appends what `disk` says of `range`, as runs that begin at `offset`.
-fn push_shifted(map: &mut Vec<Extent>, disk: &dyn Disk, range: Range<u64>, offset: u64) -> Result<()> {
-    for extent in disk.extents(range.clone())? {
-        let start = extent.range.start - range.start + offset;
-        let end = extent.range.end - range.start + offset;
-        push_extent(map, Extent::new(start..end, extent.content));
-    }
-    Ok(())
 }
 
 /// The format has no place for the format of the backing file, and a guest could have written any magic into a raw one:

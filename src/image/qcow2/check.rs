@@ -10,11 +10,18 @@ use super::{
 };
 use crate::{
     disk::{Disk, Error, Kind, Result},
-    image::{Check, pages::Pages},
+    image::{
+        Check,
+        pages::{Page, Pages},
+    },
 };
+use std::ops::Range;
 
-/// One count of two bytes each is held in memory: 64 MiB, for files of 2 TiB at the usual cluster size.
-const MOST_CLUSTERS: u64 = 32 << 20;
+/// Clusters that are counted in one pass, with two bytes each: 64 MiB, for 2 TiB of a file at the usual cluster size.
+const CLUSTERS_OF_A_PASS: u64 = 32 << 20;
+
+/// Passes over all tables: 64 TiB of a file at the usual cluster size. A sparse file may claim to be far larger.
+const MOST_PASSES: u64 = 32;
 
 /// A file made to take for ever has more tables than this, or more entries in them, each of which is looked at; a disk of 64
 /// TiB has not, and neither has one of 1 TiB with 60 snapshots, at the usual cluster size.
@@ -29,29 +36,31 @@ const MOST_FINDINGS: usize = 100;
 
 /// Structure errors and leaks of `image`.
 pub(super) fn check(image: &Qcow2) -> Result<Check> {
-    let (mut checker, refcount_table) = count(image)?;
-    let counts = Counts::new(image, &refcount_table);
-    checker.check_copied_flags(&counts, |_, _| Ok(()))?;
-    checker.compare(&counts, |_, _| Ok(()))?;
+    let (mut checker, refcount_table) = examine(image, |_, _| Ok(()))?;
+    checker.check_copied_flags(&mut Counts::new(image, &refcount_table), |_, _| Ok(()))?;
     Ok(checker.into_found())
 }
 
-/// Corrects counts that are too high, and the flags that depend on them. Gives how many bytes that was.
-pub(super) fn repair_leaks(image: &Qcow2) -> Result<u64> {
-    let writer = image.writer()?;
-    let (mut checker, refcount_table) = count(image)?;
-    let counts = Counts::new(image, &refcount_table);
-    checker.compare(&counts, |_, _| Ok(()))?;
+/// What stands against writing into an image in place: flags by which a cluster that others use too would be overwritten
+/// ([`repair_leaks`] mends them) are given, everything else is an error.
+pub(super) fn must_be_sound(image: &Qcow2) -> Result<Option<String>> {
+    let (mut checker, refcount_table) = examine(image, |_, _| Ok(()))?;
     if let Some(error) = checker.found.errors.first() {
         let text = format!(
-            "has errors, and its leaks are left as they are: {error}; `qemu-img check -r all` on a copy mends what it can"
+            "is not sound and is not written in place: {error}. `qemu-img check -r all` on a copy mends what it can"
         );
         return Err(Error::new(Kind::Unsafe, image.label(), text));
     }
+    checker.check_copied_flags(&mut Counts::new(image, &refcount_table), |_, _| Ok(()))?;
+    Ok(checker.found.errors.into_iter().next())
+}
+
+/// Corrects counts that are too high, and the flags that depend on them. Gives how many bytes that was. The image was
+/// found sound by [`must_be_sound`].
+pub(super) fn repair_leaks(image: &Qcow2) -> Result<u64> {
+    let mut writer = image.writer_of_repair()?;
     let cluster = image.header.cluster_size();
-    let leaked = checker.found.leaked;
-    checker.found = Check::default();
-    checker.compare(&counts, |index, used| {
+    let (mut checker, refcount_table) = examine(image, |index, used| {
         writer.refcounts.set(index, used)?;
         if used == 0 {
             image.discard_host(index * cluster..(index + 1) * cluster)?;
@@ -59,21 +68,26 @@ pub(super) fn repair_leaks(image: &Qcow2) -> Result<u64> {
         Ok(())
     })?;
     // As they are now.
-    let counts = Counts::new(image, &refcount_table);
-    checker.check_copied_flags(&counts, |place, word| image.set_word(place, word))?;
-    Ok(leaked)
+    let mut counts = Counts::new(image, &refcount_table);
+    checker.check_copied_flags(&mut counts, |place, word| image.set_word(place, word))?;
+    writer.wrong_flag = None;
+    Ok(checker.found.leaked)
 }
 
-/// Counts what the image refers to. Gives the places of its refcount blocks too.
-fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
-    let cluster = image.header.cluster_size();
-    let clusters = image.container.size().div_ceil(cluster);
-    if clusters > MOST_CLUSTERS {
+/// Compares what the image refers to with what it counts. Calls `mend` as [`Checker::compare`] does. Gives the places of
+/// its refcount blocks too.
+fn examine(image: &Qcow2, mut mend: impl FnMut(u64, u64) -> Result<()>) -> Result<(Checker<'_>, Vec<u64>)> {
+    let clusters = image.container.size().div_ceil(image.header.cluster_size());
+    if clusters.div_ceil(CLUSTERS_OF_A_PASS) > MOST_PASSES {
         return Err(too_large(image, "has too many clusters"));
     }
+    let refcount_table = read_table(image.container.as_ref(), &image.header)?;
+    let mut counts = Counts::new(image, &refcount_table);
     let mut checker = Checker {
         image,
-        used: vec![0; usize::try_from(clusters).unwrap_or(0)],
+        clusters,
+        pass: 0..0,
+        used: Vec::new(),
         active: Vec::new(),
         found: Check::default(),
         more_errors: 0,
@@ -82,39 +96,11 @@ fn count(image: &Qcow2) -> Result<(Checker<'_>, Vec<u64>)> {
         entries: 0,
         most_tables: clusters,
     };
-    let refcount_table = read_table(image.container.as_ref(), &image.header)?;
-    let (snapshots, snapshot_bytes) = snapshot::read(image.container.as_ref(), &image.header)?;
-    checker.most_tables = clusters.saturating_mul(snapshots.len() as u64 + 1);
-    let snapshot_entries = snapshots.iter().map(|snapshot| u64::from(snapshot.l1_size));
-    if snapshot_entries.sum::<u64>() > MOST_SNAPSHOT_ENTRIES {
-        return Err(too_large(image, "has too many snapshots of too large a disk"));
+    for first in (0..clusters).step_by(usize::try_from(CLUSTERS_OF_A_PASS).unwrap_or(usize::MAX)) {
+        checker.begin_pass(first);
+        checker.count(&refcount_table)?;
+        checker.compare(&mut counts, &mut mend)?;
     }
-    checker.count_fixed_tables(&refcount_table, snapshot_bytes);
-    bitmap::each_range(
-        image.container.as_ref(),
-        &image.header,
-        &mut |offset, length, what| {
-            checker.count_range(offset, length, what);
-        },
-    )?;
-    let (offset, entries) = (image.header.l1_offset, image.header.l1_size);
-    let active = checker.read_l1("first-level table", offset, entries)?;
-    for entry in &active {
-        checker.count_table(*entry)?;
-    }
-    for snapshot in &snapshots {
-        let (offset, entries) = (snapshot.l1_offset, snapshot.l1_size);
-        let l1 = checker.read_l1("first-level table of a snapshot", offset, entries)?;
-        checker.count_range(
-            snapshot.l1_offset,
-            u64::from(snapshot.l1_size) * 8,
-            "a snapshot's table",
-        );
-        for entry in l1 {
-            checker.count_table(entry)?;
-        }
-    }
-    checker.active = active;
     Ok((checker, refcount_table))
 }
 
@@ -125,7 +111,11 @@ fn too_large(image: &Qcow2, what: &str) -> Error {
 
 struct Checker<'a> {
     image: &'a Qcow2,
-    /// How often each cluster is referred to; stays at the greatest value.
+    /// Of the file.
+    clusters: u64,
+    /// Those that are counted now.
+    pass: Range<u64>,
+    /// How often each of them is referred to; stays at the greatest value.
     used: Vec<u16>,
     /// The first-level table of the active disk.
     active: Vec<u64>,
@@ -144,11 +134,65 @@ impl Checker<'_> {
         &self.image.header
     }
 
+    /// From now on the clusters from `first` on are counted.
+    fn begin_pass(&mut self, first: u64) {
+        self.pass = first..self.clusters.min(first.saturating_add(CLUSTERS_OF_A_PASS));
+        let length = self.pass.end.saturating_sub(first);
+        self.used.clear();
+        self.used.resize(usize::try_from(length).unwrap_or(0), 0);
+        (self.tables, self.entries) = (0, 0);
+    }
+
+    /// Counts what the image refers to.
+    fn count(&mut self, refcount_table: &[u64]) -> Result<()> {
+        let image = self.image;
+        let (snapshots, snapshot_bytes) = snapshot::read(image.container.as_ref(), &image.header)?;
+        self.most_tables = self.clusters.saturating_mul(snapshots.len() as u64 + 1);
+        let snapshot_entries = snapshots.iter().map(|snapshot| u64::from(snapshot.l1_size));
+        if snapshot_entries.sum::<u64>() > MOST_SNAPSHOT_ENTRIES {
+            return Err(too_large(image, "has too many snapshots of too large a disk"));
+        }
+        self.count_fixed_tables(refcount_table, snapshot_bytes);
+        bitmap::each_range(
+            image.container.as_ref(),
+            &image.header,
+            &mut |offset, length, what| {
+                self.count_range(offset, length, what);
+            },
+        )?;
+        let (offset, entries) = (image.header.l1_offset, image.header.l1_size);
+        let active = self.read_l1("first-level table", offset, entries)?;
+        for entry in &active {
+            self.count_table(*entry)?;
+        }
+        for snapshot in &snapshots {
+            let (offset, entries) = (snapshot.l1_offset, snapshot.l1_size);
+            let l1 = self.read_l1("first-level table of a snapshot", offset, entries)?;
+            self.count_range(
+                snapshot.l1_offset,
+                u64::from(snapshot.l1_size) * 8,
+                "a snapshot's table",
+            );
+            for entry in l1 {
+                self.count_table(entry)?;
+            }
+        }
+        self.active = active;
+        Ok(())
+    }
+
     fn find(&mut self, text: impl FnOnce() -> String) {
         if self.found.errors.len() < MOST_FINDINGS {
             self.found.errors.push(text());
         } else {
             self.more_errors = self.more_errors.saturating_add(1);
+        }
+    }
+
+    /// What every pass meets.
+    fn find_at_once(&mut self, text: impl FnOnce() -> String) {
+        if self.pass.start == 0 {
+            self.find(text);
         }
     }
 
@@ -179,11 +223,19 @@ impl Checker<'_> {
             return;
         }
         let cluster = self.header().cluster_size();
-        let first = usize::try_from(offset / cluster).unwrap_or(usize::MAX);
-        let end = usize::try_from(offset.saturating_add(length).div_ceil(cluster)).unwrap_or(usize::MAX);
-        match self.used.get_mut(first..end) {
-            Some(used) => used.iter_mut().for_each(|count| *count = count.saturating_add(1)),
-            None => self.find(|| format!("{what} at byte {offset} lies past the end of the file")),
+        let first = offset / cluster;
+        let end = offset.saturating_add(length).div_ceil(cluster);
+        if end > self.clusters {
+            self.find_at_once(|| format!("{what} at byte {offset} lies past the end of the file"));
+            return;
+        }
+        let index = |cluster: u64| {
+            let within = cluster.clamp(self.pass.start, self.pass.end);
+            usize::try_from(within.saturating_sub(self.pass.start)).unwrap_or(usize::MAX)
+        };
+        let counted = index(first)..index(end);
+        for count in self.used.get_mut(counted).unwrap_or_default() {
+            *count = count.saturating_add(1);
         }
     }
 
@@ -222,11 +274,13 @@ impl Checker<'_> {
         }
         self.count_entries(host)?;
         if !host.is_multiple_of(cluster) {
-            self.find(|| format!("a second-level table at byte {host} does not begin a cluster"));
+            self.find_at_once(|| format!("a second-level table at byte {host} does not begin a cluster"));
             return Ok(());
         }
         if host.saturating_add(cluster) > self.image.container.size() {
-            self.find(|| format!("a second-level table at byte {host} lies past the end of the file"));
+            self.find_at_once(|| {
+                format!("a second-level table at byte {host} lies past the end of the file")
+            });
             return Ok(());
         }
         self.count_range(host, cluster, "a second-level table");
@@ -245,7 +299,7 @@ impl Checker<'_> {
                 if data.is_multiple_of(cluster) {
                     self.count_range(data, 1, "a data cluster");
                 } else {
-                    self.find(|| format!("a data cluster at byte {data} does not begin a cluster"));
+                    self.find_at_once(|| format!("a data cluster at byte {data} does not begin a cluster"));
                 }
             }
         }
@@ -276,7 +330,7 @@ impl Checker<'_> {
     /// entry whose flag is wrong, and what it ought to be.
     fn check_copied_flags(
         &mut self,
-        counts: &Counts<'_>,
+        counts: &mut Counts<'_>,
         mut mend: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let cluster = self.header().cluster_size();
@@ -315,7 +369,7 @@ impl Checker<'_> {
     }
 
     /// Gives what `entry` ought to be if its flag is wrong.
-    fn check_copied_flag(&mut self, entry: u64, host: u64, counts: &Counts<'_>) -> Result<Option<u64>> {
+    fn check_copied_flag(&mut self, entry: u64, host: u64, counts: &mut Counts<'_>) -> Result<Option<u64>> {
         let count = counts.of(host / self.header().cluster_size())?;
         if (count == 1) == (entry & COPIED != 0) {
             return Ok(None);
@@ -327,12 +381,16 @@ impl Checker<'_> {
     }
 
     /// Calls `mend` with the number of a cluster that is counted too often, and how often it ought to be.
-    fn compare(&mut self, counts: &Counts<'_>, mut mend: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+    fn compare(
+        &mut self,
+        counts: &mut Counts<'_>,
+        mut mend: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
         let cluster = self.header().cluster_size();
-        for index in 0..self.used.len() {
-            let used = self.used.get(index).copied().unwrap_or(0);
-            let count = counts.of(index as u64)?;
-            let at = index as u64 * cluster;
+        for (index, offset) in self.pass.clone().zip(0..) {
+            let used: u16 = self.used.get::<usize>(offset).copied().unwrap_or(0);
+            let count = counts.of(index)?;
+            let at = index * cluster;
             if count < u64::from(used) {
                 self.find(|| {
                     format!("the cluster at byte {at} is used {used} times but counted {count} times")
@@ -341,7 +399,7 @@ impl Checker<'_> {
                 self.find_leak(cluster, || {
                     format!("the cluster at byte {at} is used {used} times but counted {count} times")
                 });
-                mend(index as u64, u64::from(used))?;
+                mend(index, u64::from(used))?;
             }
         }
         Ok(())
@@ -354,6 +412,8 @@ struct Counts<'a> {
     table: &'a [u64],
     /// Of the refcount blocks: neighbouring entries may be counted in different ones.
     pages: Pages,
+    /// The page that was asked last: most neighbours are counted there too.
+    last: Option<Page>,
 }
 
 impl<'a> Counts<'a> {
@@ -362,10 +422,11 @@ impl<'a> Counts<'a> {
             image,
             table,
             pages: Pages::default(),
+            last: None,
         }
     }
 
-    fn of(&self, cluster: u64) -> Result<u64> {
+    fn of(&mut self, cluster: u64) -> Result<u64> {
         let order = self.image.header.refcount_order;
         let size = self.image.header.cluster_size();
         let per_block = (size * 8) >> order;
@@ -380,7 +441,15 @@ impl<'a> Counts<'a> {
         let per_word = 64 >> order;
         let index = cluster % per_block;
         let at = host.saturating_add(index / per_word * 8);
-        let word: [u8; 8] = self.pages.array(self.image.container.as_ref(), at)?;
+        let container = self.image.container.as_ref();
+        let last = self.last.as_ref().and_then(|page| page.get(at, 8));
+        let word: [u8; 8] = match last.and_then(|bytes| bytes.try_into().ok()) {
+            Some(word) => word,
+            None => {
+                self.last = Some(self.pages.at(container, at)?);
+                self.pages.array(container, at)?
+            }
+        };
         Ok(count_at(
             &word,
             usize::try_from(index % per_word).unwrap_or(usize::MAX),

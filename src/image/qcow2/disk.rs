@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{self, Check, Format, Image, Info, Neighbours, unpacked::Unpacked},
+    image::{
+        self, Check, Format, Image, Info, Neighbours,
+        below::{push_shifted, read_parent},
+        unpacked::Unpacked,
+    },
 };
 use std::{
     fs::File,
@@ -233,18 +237,11 @@ impl Qcow2 {
     }
 
     fn read_backing(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let Some(backing) = &self.backing else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        // A backing file may be shorter: zeros follow it.
-        let there = backing.size().saturating_sub(offset).min(buffer.len() as u64);
-        let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
-        rest.fill(0);
-        if front.is_empty() {
-            return Ok(());
-        }
-        backing.read_at(offset, front)
+        read_parent(
+            self.backing.as_deref().map(|backing| backing as _),
+            offset,
+            buffer,
+        )
     }
 
     pub(super) fn read_run(&self, run: Run, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -296,16 +293,6 @@ impl Qcow2 {
         }
         Ok(())
     }
-}
-
-/// Appends what `disk` says of `range`, as runs that begin at `offset`.
-fn push_shifted(map: &mut Vec<Extent>, disk: &dyn Disk, range: Range<u64>, offset: u64) -> Result<()> {
-    for extent in disk.extents(range.clone())? {
-        let start = extent.range.start - range.start + offset;
-        let end = extent.range.end - range.start + offset;
-        push_extent(map, Extent::new(start..end, extent.content));
-    }
-    Ok(())
 }
 
 impl Disk for Qcow2 {

@@ -140,24 +140,6 @@ impl Refcounts {
         Ok(count.unwrap_or(0))
     }
 
-    /// Is anything counted after the end of the file, as if something led there?
-    pub(super) fn counts_past_the_end(&self) -> Result<bool> {
-        let index = usize::try_from(self.free / self.per_block()).unwrap_or(usize::MAX);
-        let later = self.table.get(index.saturating_add(1)..).unwrap_or_default();
-        if later.iter().any(|entry| entry & !511 != 0) {
-            return Ok(true);
-        }
-        let Some(host) = self.block_of(self.free) else {
-            return Ok(false);
-        };
-        let mut block = vec![0; usize::try_from(self.cluster).unwrap_or(0)];
-        self.container.read_at(host, &mut block)?;
-        let counts = self.free % self.per_block()..self.per_block();
-        Ok(counts
-            .filter_map(|index| usize::try_from(index).ok())
-            .any(|index| count_at(&block, index, self.order) != 0))
-    }
-
     /// Passes over clusters after the end of the file that are counted: something may refer to them.
     fn pass_over_counted(&mut self) -> Result<()> {
         while self.count(self.free)? != 0 {

@@ -3,7 +3,7 @@
 
 use super::{
     allocator::grow_to,
-    check::check,
+    check::must_be_sound,
     disk::Qcow2,
     flaw::Flaw,
     header::incompatible,
@@ -25,6 +25,8 @@ pub(super) struct Writer {
     pub(super) refcounts: Refcounts,
     /// Features that whoever does not keep them up must take back before the first change, such as bitmaps.
     autoclear: u64,
+    /// A flag by which a cluster that others use too would be overwritten.
+    pub(super) wrong_flag: Option<String>,
 }
 
 /// Where the entry of a cluster is, in a table that only the active disk uses.
@@ -74,24 +76,29 @@ impl Qcow2 {
                 return Err(disk.flaw(flaw, 72));
             }
         }
+        // Where counts or tables are wrong, a cluster that is in use would be taken; of a file that was cut short, places
+        // that were errors would read as zeros.
+        let wrong_flag = must_be_sound(&disk)?;
         let writer = Writer {
-            refcounts: Refcounts::open(&disk.container, header)?,
-            autoclear: header.autoclear,
+            refcounts: Refcounts::open(&disk.container, &disk.header)?,
+            autoclear: disk.header.autoclear,
+            wrong_flag,
         };
-        // Of a file that was cut short more would be lost: places that were errors would read as zeros.
-        if writer.refcounts.counts_past_the_end()?
-            && let Some(error) = check(&disk)?.errors.first()
-        {
-            let text = format!(
-                "is not sound and is not written in place: {error}. `qemu-img check -r all` on a copy mends what it can"
-            );
-            return Err(Error::new(Kind::Unsafe, disk.label(), text));
-        }
         disk.writer = Some(Mutex::new(writer));
         Ok(disk)
     }
 
     pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.writer_of_repair()?;
+        if let Some(error) = &writer.wrong_flag {
+            let text = format!("is not written in place: {error}. `rehome image check -r leaks` mends that");
+            return Err(Error::new(Kind::Unsafe, self.label(), text));
+        }
+        Ok(writer)
+    }
+
+    /// For what mends the flags.
+    pub(super) fn writer_of_repair(&self) -> Result<MutexGuard<'_, Writer>> {
         let writer = self
             .writer
             .as_ref()

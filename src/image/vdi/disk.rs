@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Extent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Mapping, Named, Neighbours, map::push_mapping},
+    image::{
+        Check, Format, Image, Info, Mapping, Named, Neighbours,
+        below::{push_shifted, read_parent},
+        map::push_mapping,
+    },
 };
 use std::{
     fs::File,
@@ -76,13 +80,8 @@ impl Vdi {
 
     /// What the parent has of `buffer`; zeros where there is none, and behind its end.
     fn read_parent(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let there = self.parent_size().saturating_sub(offset).min(buffer.len() as u64);
-        let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
-        rest.fill(0);
-        match &self.parent {
-            Some((_, parent)) if !front.is_empty() => parent.read_at(offset, front),
-            _ => Ok(()),
-        }
+        let parent = self.parent.as_ref().map(|(_, parent)| parent.as_ref() as _);
+        read_parent(parent, offset, buffer)
     }
 
     fn parent_size(&self) -> u64 {
@@ -110,16 +109,6 @@ impl Vdi {
         push_extent(map, Extent::new(there..end, Content::Hole));
         Ok(())
     }
-}
-
-/// Appends what `disk` says of `range`, as runs that begin at `offset`.
-fn push_shifted(map: &mut Vec<Extent>, disk: &dyn Disk, range: Range<u64>, offset: u64) -> Result<()> {
-    for extent in disk.extents(range.clone())? {
-        let start = extent.range.start - range.start + offset;
-        let end = extent.range.end - range.start + offset;
-        push_extent(map, Extent::new(start..end, extent.content));
-    }
-    Ok(())
 }
 
 impl Disk for Vdi {

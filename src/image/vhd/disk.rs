@@ -14,6 +14,7 @@ use crate::{
     disk::{Content, Disk, Extent, Result, check_range, push_extent},
     image::{
         Check, Format, Image, Info, Mapping, Named, Neighbours,
+        below::{push_shifted, read_parent},
         map::{by_extents, push_mapping},
         windows_parent::Parent,
     },
@@ -91,17 +92,8 @@ impl Vhd {
 
     /// What the parent has of `buffer`; zeros where there is none, and behind its end.
     fn read_parent(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let Some(parent) = &self.parent else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        let there = parent.disk.size().saturating_sub(offset).min(buffer.len() as u64);
-        let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
-        rest.fill(0);
-        if front.is_empty() {
-            return Ok(());
-        }
-        parent.disk.read_at(offset, front)
+        let parent = self.parent.as_ref().map(|parent| parent.disk.as_ref() as _);
+        read_parent(parent, offset, buffer)
     }
 
     /// The extents of a `run` at `offset`, as the container or the parent below has them.
@@ -126,16 +118,6 @@ impl Vhd {
             }
         }
     }
-}
-
-/// Appends what `disk` says of `range`, as runs that begin at `offset`.
-fn push_shifted(map: &mut Vec<Extent>, disk: &dyn Disk, range: Range<u64>, offset: u64) -> Result<()> {
-    for extent in disk.extents(range.clone())? {
-        let start = extent.range.start - range.start + offset;
-        let end = extent.range.end - range.start + offset;
-        push_extent(map, Extent::new(start..end, extent.content));
-    }
-    Ok(())
 }
 
 impl Disk for Vhd {

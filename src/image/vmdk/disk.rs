@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     disk::{Content, Disk, Error, Extent as MapExtent, Result, check_range, push_extent},
-    image::{Check, Format, Image, Info, Mapping, Named},
+    image::{
+        Check, Format, Image, Info, Mapping, Named,
+        below::{push_shifted, read_parent},
+    },
 };
 use std::{
     fs::File,
@@ -70,17 +73,8 @@ impl Vmdk {
 
     /// The parent's bytes from `offset` on; behind its end, and without one, zeros.
     pub(super) fn read_parent(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let Some(parent) = &self.parts.parent else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        let there = parent.size().saturating_sub(offset).min(buffer.len() as u64);
-        let (front, rest) = buffer.split_at_mut(usize::try_from(there).unwrap_or(0));
-        rest.fill(0);
-        if front.is_empty() {
-            return Ok(());
-        }
-        parent.read_at(offset, front)
+        let parent = self.parts.parent.as_ref().map(|parent| parent.as_ref() as _);
+        read_parent(parent, offset, buffer)
     }
 
     fn read_piece(&self, extent: &Extent, piece: Range<u64>, buffer: &mut [u8]) -> Result<()> {
@@ -203,16 +197,6 @@ impl Vmdk {
         }
         details
     }
-}
-
-/// Appends what `disk` says of `range`, as runs that begin at `offset`.
-fn push_shifted(map: &mut Vec<MapExtent>, disk: &dyn Disk, range: Range<u64>, offset: u64) -> Result<()> {
-    for extent in disk.extents(range.clone())? {
-        let start = extent.range.start - range.start + offset;
-        let end = extent.range.end - range.start + offset;
-        push_extent(map, MapExtent::new(start..end, extent.content));
-    }
-    Ok(())
 }
 
 impl Disk for Vmdk {

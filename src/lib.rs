@@ -34,6 +34,7 @@ pub mod disk;
 pub mod driver;
 pub mod fs;
 pub mod guest;
+pub mod hive;
 pub mod image;
 pub mod job;
 pub mod machine;

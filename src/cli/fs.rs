@@ -8,7 +8,6 @@ use super::{
 use crate::{
     convert::{self, Mending},
     fs::{Attributes, FileSystem, GuestPath, mode},
-    job::Source,
     source::{Examined, Found, Opened},
 };
 use clap::Subcommand;
@@ -128,21 +127,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 }
 
 impl Arguments {
-    /// SRC and, behind the last `@`, the volume.
-    fn split(&self, src: &str) -> (Source, Option<String>) {
-        // A file of that very name is what is meant.
-        let whole = PathBuf::from(src);
-        match src.rsplit_once('@') {
-            Some((disk, volume)) if !whole.exists() => (
-                self.reading.source(vec![PathBuf::from(disk)]),
-                Some(volume.to_owned()),
-            ),
-            _ => (self.reading.source(vec![whole]), None),
-        }
-    }
-
     fn examine(&self, src: &str) -> crate::disk::Result<Examined> {
-        let (source, volume) = self.split(src);
+        let (source, volume) = self.reading.split(src);
         let mut examined = Opened::open(&source)?.examine()?;
         convert::mount_tree(&mut examined, volume.as_deref())?;
         Ok(examined)
@@ -274,7 +260,7 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
 }
 
 fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &Path) -> Result {
-    let (source, volume) = arguments.split(src);
+    let (source, volume) = arguments.reading.split(src);
     let progress = Progress::start(Style::Auto)?;
     let clock = planning_arguments::now();
     let path = GuestPath::from(path);

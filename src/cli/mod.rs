@@ -4,6 +4,7 @@
 mod boot;
 mod convert;
 mod fs;
+mod hive;
 mod in_place;
 mod inspect;
 mod machine;
@@ -42,6 +43,7 @@ enum Command {
     InPlace(in_place::Arguments),
     Undo(undo::Arguments),
     Fs(fs::Arguments),
+    Hive(hive::Arguments),
     Machine(machine::Arguments),
     Boot(boot::Arguments),
 }
@@ -72,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::InPlace(arguments) => in_place::run(&arguments),
         Command::Undo(arguments) => undo::run(&arguments),
         Command::Fs(arguments) => fs::run(&arguments),
+        Command::Hive(arguments) => hive::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
@@ -85,6 +88,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// What somebody should look at, on stderr.
+fn warn(text: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "rehome: {}", printable(text));
 }
 
 /// `rehome … | head` is no failure, and changes no exit code: nobody reads on.

@@ -42,6 +42,18 @@ impl SourceArguments {
 }
 
 impl ReadingArguments {
+    /// The disk of `SRC` or `SRC@VOLUME`, read so, and the volume.
+    pub(crate) fn split(&self, src: &str) -> (Source, Option<String>) {
+        // A file of that very name is what is meant.
+        let whole = PathBuf::from(src);
+        match src.rsplit_once('@') {
+            Some((disk, volume)) if !whole.exists() => {
+                (self.source(vec![PathBuf::from(disk)]), Some(volume.to_owned()))
+            }
+            _ => (self.source(vec![whole]), None),
+        }
+    }
+
     /// These disks, read so.
     pub(crate) fn source(&self, disks: Vec<PathBuf>) -> Source {
         Source {

@@ -2,6 +2,7 @@
 //! copy → verify → publish.
 
 mod editing;
+mod hive_file;
 mod in_place;
 mod mending;
 mod planning;
@@ -9,6 +10,7 @@ mod products;
 mod stages;
 mod writing;
 
+pub use hive_file::{HiveFile, HivePlace, Purpose};
 pub use in_place::{EditedInPlace, edit_in_place};
 pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;

@@ -57,9 +57,16 @@ pub(super) struct BaseBlock {
 impl BaseBlock {
     /// From the first 512 bytes or more of a file.
     pub(super) fn parse(bytes: &[u8]) -> Parsed<Self> {
-        let magic = array_at(bytes, 0)?;
+        let magic: [u8; 4] = array_at(bytes, 0).unwrap_or_default();
         if &magic != b"regf" {
             return Err(HiveError::NotAHive(magic));
+        }
+        if bytes.len() < CHECKED + 4 {
+            let what = format!(
+                "the file is cut short: {} bytes, less than a base block",
+                bytes.len()
+            );
+            return Err(HiveError::damaged(what));
         }
         Ok(Self {
             primary_sequence: u32_le(bytes, 4)?,

@@ -35,7 +35,9 @@ mod value;
 mod value_edit;
 
 pub use create::Version;
-pub use data::{DataError, decode_strings, decode_text, encode_strings, encode_text};
+pub use data::{
+    DataError, Shown, decode_strings, decode_text, encode_strings, encode_text, from_words, show,
+};
 pub use difference::{Change, Difference, difference};
 pub use edit::Editor;
 pub use file_time::FileTime;

@@ -12,16 +12,20 @@ mod marvin32;
 use super::{
     LARGEST_HIVE,
     base_block::{self, BASE_BLOCK_SIZE, BaseBlock, FLAG_TRANSACTIONS, FileType},
-    cell::PAGE,
+    cell::{CellOffset, Cells, PAGE},
     error::{HiveError, Parsed},
+    tree,
 };
 use crate::disk::field::{bytes_at, put_bytes, u64_le};
 use entry::LogEntry;
+use std::ops::Range;
 
 pub use entry::seal_log_entry;
 
 /// Sectors of 512 bytes in the largest sector that Windows knows.
 const LARGEST_CLUSTERING: u32 = 8;
+/// Where a base block has the name, or the end of the path, of the hive's file.
+const FILE_NAME: Range<usize> = 48..112;
 /// Where the first bin has the copy of the base block's time of writing.
 const FIRST_BIN_TIME: usize = BASE_BLOCK_SIZE + 20;
 
@@ -61,12 +65,24 @@ pub(super) fn recover(file: &mut Vec<u8>, logs: &[Vec<u8>]) -> Parsed<Recovery> 
         None
     };
     match done {
-        Some(text) => {
+        // A log of something else gives what is no hive.
+        Some(text) if holds_together(&tried) => {
             *file = tried;
             Ok(Recovery::Recovered(text))
         }
-        None => Ok(Recovery::Stale(stale(&base, logs.len()))),
+        _ => Ok(Recovery::Stale(stale(&base, logs.len()))),
     }
+}
+
+/// Is it a hive with sound bins and a root?
+fn holds_together(file: &[u8]) -> bool {
+    let look = || {
+        let base = BaseBlock::parse(file)?;
+        base.must_be_known()?;
+        let cells = Cells::new(file.to_vec(), base.bins_size)?;
+        tree::node(&cells, CellOffset(base.root)).map(|_| ())
+    };
+    look().is_ok()
 }
 
 fn stale(base: &BaseBlock, logs: usize) -> String {
@@ -172,9 +188,12 @@ fn replay_pages(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Pars
         u64_le(file, FIRST_BIN_TIME)?
     };
     let fitting = logs.iter().find(|log| log.base.written.0 == written);
-    // A log that is later than the hive holds all that a failing disk did not take.
+    // A log of this hive that is later than it holds all that a failing disk did not take.
+    let name = file.get(FILE_NAME).unwrap_or_default().to_vec();
     let later = || {
-        let later = logs.iter().filter(|log| log.base.written.0 > written);
+        let later = logs
+            .iter()
+            .filter(|log| log.base.written.0 > written && log.bytes.get(FILE_NAME) == Some(&name));
         later.max_by_key(|log| log.base.written.0)
     };
     let Some(log) = fitting.or_else(later) else {

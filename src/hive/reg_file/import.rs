@@ -60,12 +60,15 @@ pub fn import(file: &RegFile, prefix: &str, editor: &mut Editor<'_>) -> Result<I
 
 /// The path within the hive.
 fn below(path: &[Name], prefix: &[Name], editor: &Editor<'_>) -> Result<Vec<Name>> {
-    match path.strip_prefix(prefix) {
+    let within = path
+        .strip_prefix(prefix)
+        .filter(|within| !within.first().is_some_and(is_of_the_registry));
+    match within {
         Some(path) => control_set::resolve_names(editor.hive(), path.to_vec()),
         None => {
             let join = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join("\\");
             let text = format!(
-                "the registration file has the key {}, which is not below {}: give the prefix that its keys have, or take \
+                "the registration file has the key {}, which is not below \"{}\": give the prefix that its keys have, or take \
                  out what belongs to another hive",
                 join(path),
                 join(prefix)
@@ -73,6 +76,11 @@ fn below(path: &[Name], prefix: &[Name], editor: &Editor<'_>) -> Result<Vec<Name
             Err(Error::new(Kind::NotFound, editor.hive().label(), text))
         }
     }
+}
+
+/// Is it the name of a part of the whole registry, which no key of a hive has?
+fn is_of_the_registry(name: &Name) -> bool {
+    name.to_string().to_ascii_uppercase().starts_with("HKEY_")
 }
 
 fn make(path: &[Name], editor: &mut Editor<'_>, done: &mut Imported) -> Result<KeyId> {

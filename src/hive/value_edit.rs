@@ -164,7 +164,10 @@ impl Editor<'_> {
         }
         let mut segments = Vec::new();
         for segment in data.chunks(SEGMENT) {
-            segments.push(self.allocate(segment)?);
+            // Windows gives the last one a whole cell too, and readers take it that there is something behind its bytes.
+            let mut whole = segment.to_vec();
+            whole.resize(SEGMENT, 0);
+            segments.push(self.allocate(&whole)?);
         }
         let record = BigData {
             segments: segments.len(),

@@ -80,8 +80,9 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         3 => (any::<Index>(), any::<Index>(), kind(), data())
             .prop_map(|(key, value, kind, data)| Op::SetOldValue(key, value, kind, data)),
         3 => (any::<Index>(), any::<Index>()).prop_map(|(key, value)| Op::RemoveValue(key, value)),
-        1 => (any::<Index>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..40)))
-            .prop_map(|(key, class)| Op::SetClass(key, class)),
+        1 => (any::<Index>(), prop::option::of("[a-z ]{0,20}")).prop_map(|(key, class)| {
+            Op::SetClass(key, class.map(|class| class.encode_utf16().flat_map(u16::to_le_bytes).collect()))
+        }),
         1 => (any::<Index>(), 0..4_u8).prop_map(|(key, which)| Op::SetSecurity(key, which)),
     ]
 }

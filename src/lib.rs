@@ -10,6 +10,7 @@
 //! | [`image`] | image formats: raw, qcow2 |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
+//! | [`hive`] | registry hives, and what is kept in them |
 //! | [`driver`] | kernel module indexes, initramfs images |
 //! | [`machine`] | machine descriptions |
 //! | [`guest`] | what is installed and how it boots |

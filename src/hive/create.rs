@@ -59,6 +59,7 @@ fn build(minor: u32, clock: FileTime) -> Parsed<(Cells, CellOffset)> {
         security: root,
         written: clock,
         flags: flag::ROOT | flag::NO_DELETE,
+        virtualization: 0,
     };
     let size = cell_size(key.build()?.len());
     let item_at = after(root, size)?;

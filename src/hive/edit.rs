@@ -200,13 +200,15 @@ impl<'h> Editor<'h> {
             return Err(HiveError::Exists(format!("the key \"{name}\" is there already")));
         }
         self.must_not_be_too_deep(parent)?;
-        let security = self.node(parent)?.security;
+        let above = self.node(parent)?;
+        let security = above.security;
         let new = NewKey {
             name,
             parent,
             security,
             written: self.clock,
             flags: 0,
+            virtualization: above.virtualization,
         };
         let at = self.allocate(&new.build()?)?;
         self.add_subkey(parent, at, name)?;

@@ -6,10 +6,15 @@ use super::{
     file_time::FileTime,
     name::{Name, Width},
 };
-use crate::disk::field::{bytes_at, put_bytes, put_u16_le, put_u32_le, put_u64_le, u16_le, u32_le, u64_le};
+use crate::disk::field::{
+    bytes_at, put_bytes, put_u8, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le,
+};
 
 /// Bytes before the name.
 pub(super) const KEY_HEADER: usize = 76;
+/// Of the byte whose low half has the virtualization control flags; `REG_KEY_RECURSE_FLAG` hands them on to new subkeys.
+const VIRTUALIZATION: usize = 54;
+const RECURSE: u8 = 8;
 
 /// Bits of [`KeyNode::flags`].
 pub(super) mod flag {
@@ -46,6 +51,8 @@ pub(super) struct KeyNode<'a> {
     pub(super) security: CellOffset,
     pub(super) class: CellOffset,
     pub(super) class_length: u16,
+    /// How writing to it is virtualised, in the low four bits.
+    pub(super) virtualization: u8,
     name: &'a [u8],
 }
 
@@ -68,6 +75,7 @@ impl<'a> KeyNode<'a> {
             security: CellOffset(u32_le(cell, 44)?),
             class: CellOffset(u32_le(cell, 48)?),
             class_length: u16_le(cell, 74)?,
+            virtualization: u8_at(cell, VIRTUALIZATION)? & 0xf,
             name: bytes_at(cell, KEY_HEADER, usize::from(u16_le(cell, 72)?))?,
         })
     }
@@ -108,6 +116,8 @@ pub(super) struct NewKey<'a> {
     pub(super) written: FileTime,
     /// More flags than that of the name's width.
     pub(super) flags: u16,
+    /// [`KeyNode::virtualization`] of the key above.
+    pub(super) virtualization: u8,
 }
 
 impl NewKey<'_> {
@@ -127,6 +137,9 @@ impl NewKey<'_> {
             put_u32_le(&mut cell, at, CellOffset::NONE.0)?;
         }
         put_u32_le(&mut cell, 44, self.security.0)?;
+        if self.virtualization & RECURSE != 0 {
+            put_u8(&mut cell, VIRTUALIZATION, self.virtualization)?;
+        }
         let length = u16::try_from(name.len())
             .map_err(|_| HiveError::Unsupported(format!("a name of {} bytes", name.len())))?;
         put_u16_le(&mut cell, 72, length)?;
@@ -206,6 +219,7 @@ mod tests {
             security: CellOffset(120),
             written: FileTime(9),
             flags: flag::ROOT,
+            virtualization: 2,
         };
         new.build().unwrap()
     }
@@ -228,6 +242,23 @@ mod tests {
             );
             assert!(key.subkeys.is_none() && key.values.is_none() && key.class.is_none());
             assert_eq!(key.security, CellOffset(120));
+        }
+    }
+
+    #[test]
+    fn virtualization_is_handed_on_where_it_says_so() {
+        for (above, below) in [(0, 0), (2, 0), (0xa, 0xa)] {
+            let new = NewKey {
+                name: &Name::from("a"),
+                parent: CellOffset(32),
+                security: CellOffset(120),
+                written: FileTime(9),
+                flags: 0,
+                virtualization: above,
+            };
+            let mut cell = new.build().unwrap();
+            raise(&mut cell, Largest::SubkeyName, 6).unwrap();
+            assert_eq!(KeyNode::parse(&cell).unwrap().virtualization, below);
         }
     }
 

@@ -177,7 +177,7 @@ impl<'f> Raw<'f> {
         assert_eq!(bin, self.bins_size, "{when}");
     }
 
-    fn lists_must_be_in_order(&self, keys: &BTreeMap<KeyPath, RawKey>, when: &str) {
+    pub(crate) fn lists_must_be_in_order(&self, keys: &BTreeMap<KeyPath, RawKey>, when: &str) {
         for (path, key) in keys {
             let node = self.cell(key.node);
             let names: Vec<_> = self.subkeys(node).into_iter().map(|(units, _)| units).collect();

@@ -176,6 +176,23 @@ fn are_read_as_the_python_world_reads_them() {
     }
 }
 
+/// Windows has its lists in the order of its upper case, with hashes of it: ours is the same, or no key would be found.
+#[test]
+fn are_in_the_order_of_our_names() {
+    let Some(all) = small() else { return };
+    let mut looked_at = 0;
+    for (name, bytes) in all {
+        let sound = Hive::open(&*name, bytes.clone(), &[])
+            .is_ok_and(|hive| hive.check().is_ok() && hive.stale().is_none());
+        if sound && !name.contains("WrongOrder") && !name.contains("DupName") {
+            let raw = Raw::new(&bytes);
+            raw.lists_must_be_in_order(&raw.keys(), &name);
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 35, "{looked_at}");
+}
+
 /// The paths of a key and of those above it.
 fn way_to(path: &str) -> Vec<KeyPath> {
     let mut way = Vec::new();

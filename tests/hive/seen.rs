@@ -114,7 +114,7 @@ else:
     def walk(k, path):
         key(path)
         for v in k.values():
-            value(path, '' if v.name == '(Default)' else v.name, v.type, v.data)
+            value(path, '' if v.cell.NameLength == 0 else v.name, v.type, v.data)
         for sub in k.subkeys():
             walk(sub, path + '\\' + sub.name)
     walk(hive.root(), '')

@@ -28,6 +28,7 @@ use crate::{
     disk::field::{Truncated, array_at, bytes_at, put_bytes, put_u32_le, put_u64_le, u32_le, u64_le},
     hive::decode_text,
 };
+use std::fmt;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -104,6 +105,18 @@ pub enum Partition {
         /// In bytes.
         offset: u64,
     },
+}
+
+/// As a report names it.
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gpt { disk, partition } => write!(f, "partition {partition} of GPT disk {disk}"),
+            Self::Mbr { signature, offset } => {
+                write!(f, "partition at byte {offset} of MBR disk {signature:08x}")
+            }
+        }
+    }
 }
 
 /// The bytes are no device.
@@ -372,6 +385,10 @@ mod tests {
         let device = Device::parse(&bytes).unwrap();
         assert_eq!(device.place(), &DevicePlace::Partition(ON_MBR));
         assert_eq!(Device::on(ON_MBR), device);
+        assert_eq!(
+            ON_MBR.to_string(),
+            "partition at byte 1048576 of MBR disk 36234da4"
+        );
         assert_eq!(device.options(), None);
     }
 

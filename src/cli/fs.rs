@@ -9,10 +9,12 @@ use crate::{
     convert::{self, Mending},
     fs::{Attributes, FileSystem, GuestPath, mode},
     source::{Examined, Found, Opened},
+    watch::Unwatched,
 };
 use clap::Subcommand;
 use serde_json::json;
 use std::{
+    error::Error,
     fs::File,
     io::{self, Write},
     ops::Range,
@@ -21,7 +23,7 @@ use std::{
 
 /// Look into a guest and mend it without mounting
 ///
-/// SRC is a disk image or block device; SRC@VOLUME means one of its volumes, as in server.img@disk0/p2 or server.img@p2.
+/// SRC is a disk image, a block device or an export of a server; SRC@VOLUME means one of its volumes, as in server.img@disk0/p2 or server.img@p2.
 /// Without a volume, paths are those of the installed system with all that it mounts.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -127,9 +129,9 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 }
 
 impl Arguments {
-    fn examine(&self, src: &str) -> crate::disk::Result<Examined> {
-        let (source, volume) = self.reading.split(src);
-        let mut examined = Opened::open(&source)?.examine()?;
+    fn examine(&self, src: &str) -> std::result::Result<Examined, Box<dyn Error + Send + Sync>> {
+        let (source, volume) = self.reading.split(src)?;
+        let mut examined = Opened::open(&source, &Unwatched)?.examine()?;
         convert::mount_tree(&mut examined, volume.as_deref())?;
         Ok(examined)
     }
@@ -260,7 +262,7 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
 }
 
 fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &Path) -> Result {
-    let (source, volume) = arguments.reading.split(src);
+    let (source, volume) = arguments.reading.split(src)?;
     let progress = Progress::start(Style::Auto)?;
     let clock = planning_arguments::now();
     let path = GuestPath::from(path);

@@ -3,8 +3,10 @@
 
 mod boot;
 mod convert;
+mod copying_arguments;
 mod fs;
 mod hive;
+mod image;
 mod in_place;
 mod inspect;
 mod machine;
@@ -14,7 +16,7 @@ mod progress;
 mod source_arguments;
 mod undo;
 
-use crate::plan::write_printable;
+use crate::{locator::Locator, plan::write_printable};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::{
     error::Error,
@@ -27,7 +29,8 @@ use std::{
 /// It reads the disks, works out what the new machine needs, rewrites the system so that it boots there, and writes
 /// the result in the format that the new machine wants. The source is never written.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference or a check
+/// errors, 5 a check found nothing but leaks.
 #[derive(Debug, Parser)]
 #[command(name = "rehome", version, max_term_width = 100)]
 struct Arguments {
@@ -44,6 +47,7 @@ enum Command {
     Undo(undo::Arguments),
     Fs(fs::Arguments),
     Hive(hive::Arguments),
+    Image(image::Arguments),
     Machine(machine::Arguments),
     Boot(boot::Arguments),
 }
@@ -57,8 +61,10 @@ enum Outcome {
     No,
     /// The plan has blockers.
     Blocked,
-    /// A verification found a difference.
+    /// A verification found a difference, or a check found errors.
     Different,
+    /// A check found nothing but leaks.
+    Leaks,
 }
 
 /// What every subcommand gives.
@@ -75,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Undo(arguments) => undo::run(&arguments),
         Command::Fs(arguments) => fs::run(&arguments),
         Command::Hive(arguments) => hive::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
@@ -83,6 +90,7 @@ pub fn run() -> ExitCode {
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Blocked) => ExitCode::from(3),
         Ok(Outcome::Different) => ExitCode::from(4),
+        Ok(Outcome::Leaks) => ExitCode::from(5),
         Err(error) => {
             complain(&*error);
             ExitCode::from(1)
@@ -136,21 +144,64 @@ fn wrong_usage(subcommand: &str, message: impl std::fmt::Display) -> ! {
 
 /// A result as JSON on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = serde_json::to_writer_pretty(&mut out, value)
-        .map_err(io::Error::from)
-        .and_then(|()| writeln!(out))
-        .and_then(|()| out.flush());
-    unless_closed(written)?;
-    Ok(Outcome::Done)
+    Results::ToOutput.json(value)
 }
 
 /// A result for people on stdout.
 fn print_text(value: &impl std::fmt::Display) -> Result {
-    let text = printable(&value.to_string());
-    let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
-    Ok(Outcome::Done)
+    Results::ToOutput.text(value)
+}
+
+/// Where results go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Results {
+    /// Standard output.
+    ToOutput,
+    /// Standard error, since OUT itself is on standard output, where not a byte may stand beside it.
+    ToErrors,
+}
+
+impl Results {
+    /// Those of a job that writes `out`.
+    fn beside(out: &Locator) -> Self {
+        match out {
+            Locator::Standard => Self::ToErrors,
+            Locator::Path(_) | Locator::Nbd(_) => Self::ToOutput,
+        }
+    }
+
+    fn json(self, value: &impl serde::Serialize) -> Result {
+        let json = serde_json::to_string_pretty(value)?;
+        self.put(&format!("{json}\n"))
+    }
+
+    fn text(self, value: &impl std::fmt::Display) -> Result {
+        self.put(&printable(&value.to_string()))
+    }
+
+    fn put(self, text: &str) -> Result {
+        if self == Self::ToErrors {
+            // With stderr closed there is nobody to tell.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            return Ok(Outcome::Done);
+        }
+        let mut out = io::stdout().lock();
+        unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// What a verification that found a difference says after the report; `in_place`: OUT was there before.
+fn different(in_place: bool) -> String {
+    let left = if in_place {
+        "OUT is overwritten and damaged"
+    } else {
+        "nothing was published"
+    };
+    format!(
+        "what was read back is not what was written, and {left}: look at the storage of OUT, remove the work \
+         folder if one is left beside it, and start again\n"
+    )
 }
 
 /// What guests and disks say must not steer the terminal.

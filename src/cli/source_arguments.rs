@@ -1,14 +1,20 @@
 //! The words by which every subcommand names its disks.
 
-use crate::{image::Format, job::Source};
-use std::path::PathBuf;
+use crate::{
+    image::{self, Format},
+    job::Source,
+    locator::{Locator, LocatorError},
+};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::path::{Path, PathBuf};
 
 /// SRC... and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceArguments {
-    /// Disk images or block devices, in the order in which the machine has them; opened read-only
-    #[arg(value_name = "SRC", required = true)]
-    pub(crate) disks: Vec<PathBuf>,
+    /// Disk images, block devices, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input, in the
+    /// order in which the machine has them; opened read-only
+    #[arg(value_name = "SRC", required = true, value_parser = locator())]
+    pub(crate) disks: Vec<Locator>,
 
     #[command(flatten)]
     pub(crate) reading: ReadingArguments,
@@ -17,7 +23,8 @@ pub(crate) struct SourceArguments {
 /// How disks are read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReadingArguments {
-    /// Format of the disks (raw, qcow2); without it files are recognised by their first bytes, and block devices are raw
+    /// Format of the disks (raw, qcow2, vmdk, vpc, vhdx, vdi, ...); without it files are recognised by their first bytes,
+    /// and block devices and exports are raw
     #[arg(long, value_name = "FORMAT")]
     pub(crate) source_format: Option<Format>,
 
@@ -43,62 +50,38 @@ impl SourceArguments {
 
 impl ReadingArguments {
     /// The disk of `SRC` or `SRC@VOLUME`, read so, and the volume.
-    pub(crate) fn split(&self, src: &str) -> (Source, Option<String>) {
+    pub(crate) fn split(&self, src: &str) -> Result<(Source, Option<String>), LocatorError> {
         // A file of that very name is what is meant.
-        let whole = PathBuf::from(src);
-        match src.rsplit_once('@') {
-            Some((disk, volume)) if !whole.exists() => {
-                (self.source(vec![PathBuf::from(disk)]), Some(volume.to_owned()))
-            }
-            _ => (self.source(vec![whole]), None),
-        }
+        let (disk, volume) = match src.rsplit_once('@') {
+            Some((disk, volume)) if !Path::new(src).exists() => (disk, Some(volume.to_owned())),
+            _ => (src, None),
+        };
+        let disk = Locator::parse(disk.as_ref())?;
+        Ok((self.source(vec![disk]), volume))
     }
 
     /// These disks, read so.
-    pub(crate) fn source(&self, disks: Vec<PathBuf>) -> Source {
+    pub(crate) fn source(&self, disks: Vec<Locator>) -> Source {
         Source {
             disks,
             format: self.source_format,
             sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
+            snapshot: None,
+            directly: false,
+            forward: false,
+            size: None,
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
         }
     }
 }
 
-/// A size in bytes with the suffixes of qemu-img: k, M, G, T in powers of 1024.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size: a number, with k, M, G or T behind it");
-    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
-        Some((at, suffix)) if suffix.is_ascii_alphabetic() => {
-            let shift = match suffix.to_ascii_lowercase() {
-                'k' => 10,
-                'm' => 20,
-                'g' => 30,
-                't' => 40,
-                _ => return Err(wrong()),
-            };
-            (text.get(..at).unwrap_or_default(), shift)
-        }
-        Some(_) => (text, 0),
-        None => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
+/// Where a disk is.
+pub(crate) fn locator() -> impl TypedValueParser<Value = Locator> {
+    OsStringValueParser::new().try_map(|words| Locator::parse(&words))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_the_suffixes_of_qemu_img() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("64k"), Ok(65536));
-        assert_eq!(size("32M"), Ok(32 << 20));
-        assert_eq!(size("2GB"), Ok(2 << 30));
-        for wrong in ["", "M", "4X", "-1", "99999999T", "1.5G"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
+/// A size in bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    image::bytes(text)
 }

@@ -61,7 +61,7 @@ impl HiveFile {
     /// # Errors
     /// Those of reading the file and of [`Hive::open`]; [`Kind::Unsafe`] if another program works with a file that is to be
     /// edited.
-    pub fn read(place: HivePlace, purpose: Purpose) -> Result<Self> {
+    pub fn read(place: HivePlace, purpose: Purpose, watch: &dyn Watch) -> Result<Self> {
         let (label, bytes, logs, lock) = match &place {
             HivePlace::Host(path) => {
                 let lock = match purpose {
@@ -72,7 +72,7 @@ impl HiveFile {
                 (path.display().to_string(), bytes, logs, lock)
             }
             HivePlace::Guest { source, volume, path } => {
-                let (bytes, logs) = guest_files(source, volume.as_deref(), path)?;
+                let (bytes, logs) = guest_files(source, volume.as_deref(), path, watch)?;
                 (path.to_string(), bytes, logs, None)
             }
         };
@@ -170,8 +170,13 @@ fn host_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn guest_files(source: &Source, volume: Option<&str>, path: &GuestPath) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
-    let mut examined = Opened::open(source)?.examine()?;
+fn guest_files(
+    source: &Source,
+    volume: Option<&str>,
+    path: &GuestPath,
+    watch: &dyn Watch,
+) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut examined = Opened::open(source, watch)?.examine()?;
     mount_tree(&mut examined, volume)?;
     let mounts = &examined.layer.mounts;
     let bytes = mounts

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    copy::{FileLedger, Identity, digest, verify},
+    copy::{Clock, FileLedger, Identity, TimeOfDay, Windows, digest, verify},
     disk::{Content, DiskSink, Extent, FileDisk, MemoryDisk, Overlay},
     watch::Unwatched,
 };
@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize},
+    mpsc,
 };
 
 /// Forgets what was put since the last checkpoint when the power goes.
@@ -19,6 +20,7 @@ struct Brittle {
     pending: Mutex<Vec<(u64, Vec<u8>)>>,
     puts_left: AtomicU64,
     puts: AtomicUsize,
+    unit: u32,
 }
 
 impl Brittle {
@@ -28,16 +30,30 @@ impl Brittle {
             pending: Mutex::default(),
             puts_left: AtomicU64::new(puts_left),
             puts: AtomicUsize::new(0),
+            unit: 1 << 16,
         }
+    }
+
+    fn in_units_of(mut self, unit: u32) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    fn takes(&self, range: &Range<u64>) {
+        let whole = |at: u64| at.is_multiple_of(u64::from(self.unit)) || at == self.durable.size();
+        assert!(
+            !range.is_empty() && whole(range.start) && whole(range.end),
+            "{range:?}"
+        );
     }
 }
 
 impl Sink for Brittle {
     fn unit(&self) -> u32 {
-        1 << 16
+        self.unit
     }
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        assert!(offset.is_multiple_of(1 << 16));
+        self.takes(&(offset..offset + bytes.len() as u64));
         let left = self
             .puts_left
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -49,10 +65,11 @@ impl Sink for Brittle {
         Ok(())
     }
     fn skip(&self, range: Range<u64>) -> Result<()> {
-        assert!(!range.is_empty());
+        self.takes(&range);
         Ok(())
     }
-    fn keep(&self, _range: Range<u64>) -> Result<()> {
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.takes(&range);
         Ok(())
     }
 
@@ -107,7 +124,7 @@ fn identity(size: u64) -> Identity {
     }
 }
 
-fn pace(threads: usize) -> Pace {
+fn pace(threads: usize) -> Pace<'static> {
     Pace {
         threads,
         checkpoint_bytes: 2 << 20,
@@ -165,6 +182,7 @@ proptest! {
         lives in prop::collection::vec(0..6_u64, 0..4),
         threads in 1..4_usize,
         torn in 0..60_u64,
+        unit in prop_oneof![Just(1_u32 << 16), Just(2 << 20), Just(4 << 20)],
     ) {
         let source = patterned(&pattern, tail);
         let size = source.size();
@@ -175,7 +193,7 @@ proptest! {
         for puts in lives {
             let ledger = FileLedger::open(&path, &identity(size)).unwrap();
             // What is pending in the sink is lost with it; the checkpoint after the failure is what survives.
-            let _ = copy(&*source, &Brittle::new(target.clone(), puts), &ledger, pace(threads), &Unwatched);
+            let _ = copy(&*source, &Brittle::new(target.clone(), puts).in_units_of(unit), &ledger, pace(threads), &Unwatched);
             drop(ledger);
             let length = std::fs::metadata(&path).unwrap().len();
             let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -189,7 +207,7 @@ proptest! {
                 prop_assert_eq!(hash, (!is_zero(bytes)).then(|| Digest::of(bytes)));
             }
         }
-        let last = Brittle::new(target.clone(), u64::MAX);
+        let last = Brittle::new(target.clone(), u64::MAX).in_units_of(unit);
         let copied = copy(&*source, &last, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!(copied.put + copied.skipped + copied.known, size);
         prop_assert!(target.contents() == contents(&*source));
@@ -198,7 +216,7 @@ proptest! {
         drop(ledger);
         let ledger = FileLedger::open(&path, &identity(size)).unwrap();
         prop_assert_eq!(ledger.digest(), Some(copied.digest));
-        let idle = Brittle::new(target.clone(), 0);
+        let idle = Brittle::new(target.clone(), 0).in_units_of(unit);
         let again = copy(&*source, &idle, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!((again.known, again.digest), (size, copied.digest));
     }
@@ -219,51 +237,53 @@ fn a_change_in_the_target_is_found_where_it_is() {
     assert!(!verified.differences[0].unknown);
 }
 
+/// Takes everything in the order of the disk, and holds who comes too early.
+#[derive(Default)]
+struct Forward {
+    next: Mutex<(u64, bool)>,
+    moved: std::sync::Condvar,
+}
+impl Forward {
+    fn take(&self, range: Range<u64>) -> Result<()> {
+        let mut next = lock(&self.next);
+        while next.0 != range.start {
+            if next.1 {
+                return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
+            }
+            next = self.moved.wait(next).unwrap();
+        }
+        next.0 = range.end;
+        self.moved.notify_all();
+        Ok(())
+    }
+}
+impl Sink for Forward {
+    fn unit(&self) -> u32 {
+        512
+    }
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.take(offset..offset + bytes.len() as u64)
+    }
+    fn skip(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+    fn abandon(&self) {
+        lock(&self.next).1 = true;
+        self.moved.notify_all();
+    }
+}
+
 #[test]
 fn a_sink_that_only_goes_forward_is_woken_when_another_thread_fails() {
-    #[derive(Default)]
-    struct Forward {
-        next: Mutex<(u64, bool)>,
-        moved: std::sync::Condvar,
-    }
-    impl Forward {
-        fn take(&self, range: Range<u64>) -> Result<()> {
-            let mut next = lock(&self.next);
-            while next.0 != range.start {
-                if next.1 {
-                    return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
-                }
-                next = self.moved.wait(next).unwrap();
-            }
-            next.0 = range.end;
-            self.moved.notify_all();
-            Ok(())
-        }
-    }
-    impl Sink for Forward {
-        fn unit(&self) -> u32 {
-            512
-        }
-        fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-            self.take(offset..offset + bytes.len() as u64)
-        }
-        fn skip(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn keep(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn checkpoint(&self) -> Result<()> {
-            Ok(())
-        }
-        fn finish(&self) -> Result<()> {
-            Ok(())
-        }
-        fn abandon(&self) {
-            lock(&self.next).1 = true;
-            self.moved.notify_all();
-        }
-    }
     /// Cannot be read in its third chunk.
     #[derive(Debug)]
     struct Scratched(MemoryDisk);
@@ -353,4 +373,339 @@ fn a_unit_that_does_not_divide_a_chunk_is_refused() {
     let source = patterned(&[1], 0);
     let error = copy(&*source, &Odd, &NoLedger, pace(1), &Unwatched).unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported);
+}
+
+#[test]
+fn zeros_are_left_out_only_where_enough_of_them_follow_each_other() {
+    let unit = 1 << 16;
+    let source = Arc::new(MemoryDisk::new("source", vec![0; 3 << 20]));
+    source.write_at(0, &vec![1; 2 * unit]).unwrap();
+    // One unit of zeros, then data, then many.
+    source.write_at(3 * unit as u64, &vec![2; unit]).unwrap();
+    source.write_at((1 << 20) + 5, &[3]).unwrap();
+    let expected = digest(&*source, &Unwatched).unwrap();
+    for (sparse, put) in [
+        (None, 4 * unit),
+        (Some(4096), 4 * unit),
+        (Some(2 << 16), 5 * unit),
+        (Some(1 << 20), (1 << 20) + (1 << 20)),
+        (Some(0), 3 << 20),
+    ] {
+        let target = Arc::new(MemoryDisk::new("target", vec![0; 3 << 20]));
+        let sink = Brittle::new(target.clone(), u64::MAX);
+        let pace = Pace { sparse, ..pace(2) };
+        let copied = copy(&*source, &sink, &NoLedger, pace, &Unwatched).unwrap();
+        assert_eq!((copied.put, copied.digest), (put as u64, expected), "{sparse:?}");
+        assert!(target.contents() == source.contents());
+    }
+}
+
+#[test]
+fn without_a_hash_the_bytes_are_the_same() {
+    let source = patterned(&[1, 0, 2, 3, 1], 100);
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target.clone(), u64::MAX);
+    let copied = copy_unhashed(&*source, &sink, pace(2), &Unwatched).unwrap();
+    assert_eq!(copied.put + copied.skipped, source.size());
+    assert!(target.contents() == contents(&*source));
+}
+
+#[test]
+fn when_its_hours_are_over_a_copy_makes_all_of_it_last_and_goes_on_the_next_evening() {
+    /// Two chunks before the window closes; opens again after so many sleeps.
+    #[derive(Debug, Default)]
+    struct Evening {
+        looks: AtomicU64,
+        sleeps: AtomicU64,
+    }
+    impl Clock for Arc<Evening> {
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            let closed =
+                self.looks.fetch_add(1, Ordering::SeqCst) >= 3 && self.sleeps.load(Ordering::SeqCst) < 5;
+            TimeOfDay::new(if closed { 12 } else { 23 }, 0, 0)
+        }
+        fn sleep(&self, _time: Duration) {
+            self.sleeps.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    struct Listening<'a> {
+        ledger: &'a FileLedger,
+        said: Mutex<Vec<(String, bool)>>,
+    }
+    impl Watch for Listening<'_> {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, _bytes: u64) {}
+        fn say(&self, text: &str) {
+            let safe = self.ledger.at(1).unwrap().hash.is_some();
+            lock(&self.said).push((text.to_owned(), safe));
+        }
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+    let source = patterned(&[1, 2, 1, 1], 0);
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap();
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target.clone(), u64::MAX);
+    let clock = Arc::new(Evening::default());
+    let windows = Windows::new(vec!["22:00-05:00".parse().unwrap()]);
+    let brake = Brake::new(None, windows, Box::new(clock.clone()));
+    let watch = Listening {
+        ledger: &ledger,
+        said: Mutex::default(),
+    };
+    let pace = Pace {
+        brake: Some(&brake),
+        checkpoint_bytes: u64::MAX,
+        ..pace(1)
+    };
+    copy(&*source, &sink, &ledger, pace, &watch).unwrap();
+    assert!(target.contents() == contents(&*source));
+    let said = lock(&watch.said);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].0.contains("pausing until 22:00") && said[0].1, "{said:?}");
+    assert!(said[1].0.contains("going on"), "{said:?}");
+}
+
+#[test]
+fn after_a_checkpoint_that_failed_nothing_is_recorded_though_the_next_would_succeed() {
+    /// Like a file of which the kernel tells once that its pages are lost.
+    struct FailsOnce {
+        fails_at: usize,
+        checkpoints: AtomicUsize,
+    }
+    impl Sink for FailsOnce {
+        fn unit(&self) -> u32 {
+            4096
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            if self.checkpoints.fetch_add(1, Ordering::SeqCst) == self.fails_at {
+                return Err(Error::new(Kind::Io, "fails once", "input/output error"));
+            }
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    /// Refuses one record, as on a disk that is full for a moment.
+    #[derive(Debug)]
+    struct FullOnce {
+        ledger: FileLedger,
+        records: AtomicUsize,
+    }
+    impl Ledger for FullOnce {
+        fn at(&self, index: u64) -> Result<crate::copy::Entry> {
+            self.ledger.at(index)
+        }
+        fn record(&self, runs: &[Run]) -> Result<()> {
+            if self.records.fetch_add(1, Ordering::SeqCst) == 1 {
+                return Err(Error::new(Kind::Full, "ledger", "no space is left"));
+            }
+            self.ledger.record(runs)
+        }
+        fn complete(&self, digest: Digest) -> Result<()> {
+            self.ledger.complete(digest)
+        }
+    }
+    let source = patterned(&[1; 16], 0);
+    for (fails_at, kind) in [(1, Kind::Io), (usize::MAX, Kind::Full)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = FullOnce {
+            ledger: FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap(),
+            records: AtomicUsize::new(if fails_at == 1 { 2 } else { 0 }),
+        };
+        let sink = FailsOnce {
+            fails_at,
+            checkpoints: AtomicUsize::new(0),
+        };
+        let error = copy(&*source, &sink, &ledger, pace(1), &Unwatched).unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        // Without a gap, and not all of it.
+        let recorded: Vec<bool> = (0..16).map(|i| ledger.at(i).unwrap().hash.is_some()).collect();
+        assert!(recorded[0] && !recorded[15], "{recorded:?}");
+        assert!(recorded.is_sorted_by(|one, next| one >= next), "{recorded:?}");
+        assert_eq!(sink.checkpoints.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn a_thread_that_panics_stops_the_copy_and_holds_nobody() {
+    /// Panics in its third chunk.
+    #[derive(Debug)]
+    struct Faulty(MemoryDisk);
+    impl Disk for Faulty {
+        fn label(&self) -> &str {
+            "faulty"
+        }
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            assert_ne!(offset, 2 * CHUNK, "a fault of the program, as the test wants it");
+            self.0.read_at(offset, buffer)
+        }
+        fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {
+            Ok(vec![Extent::new(range, Content::Data)])
+        }
+    }
+    for threads in [1, 2, 4] {
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let source = Faulty(MemoryDisk::new("s", vec![1; 9 << 20]));
+            let sink = Forward::default();
+            let error = copy(&source, &sink, &NoLedger, pace(threads), &Unwatched).unwrap_err();
+            ended.send((error.to_string(), lock(&sink.next).1)).unwrap();
+        });
+        // Only a copy that hangs waits so long.
+        let (error, abandoned) = end.recv_timeout(Duration::from_secs(120)).expect("it hangs");
+        assert!(error.contains("a copying thread ended before"), "{error}");
+        assert!(abandoned);
+    }
+}
+
+#[test]
+fn zeros_that_are_written_come_in_pieces_keep_to_the_rate_and_stop_when_told_to() {
+    /// Time passes only while somebody sleeps.
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            TimeOfDay::new(12, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    /// Notes the longest run of zeros, and cancels after so many bytes.
+    struct Noting {
+        longest: AtomicU64,
+        skipped: AtomicU64,
+        most: u64,
+        writes: bool,
+    }
+    impl Sink for Noting {
+        fn unit(&self) -> u32 {
+            2 << 20
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, range: Range<u64>) -> Result<()> {
+            self.longest.fetch_max(length(&range), Ordering::SeqCst);
+            self.skipped.fetch_add(length(&range), Ordering::SeqCst);
+            Ok(())
+        }
+        fn writes_zeros(&self) -> bool {
+            self.writes
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Watch for Noting {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, _bytes: u64) {}
+        fn cancelled(&self) -> bool {
+            self.skipped.load(Ordering::SeqCst) >= self.most
+        }
+    }
+    const SIZE: u64 = 1000 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let source = FileDisk::create(&folder.path().join("hole"), SIZE).unwrap();
+    let noting = |most, writes| Noting {
+        longest: AtomicU64::new(0),
+        skipped: AtomicU64::new(0),
+        most,
+        writes,
+    };
+    for (rate, longest) in [(None, 16 << 20), (Some(10 << 20), 2 << 20)] {
+        let clock = Arc::new(Slept::default());
+        let brake = Brake::new(rate, Windows::default(), Box::new(clock.clone()));
+        let pace = Pace {
+            brake: Some(&brake),
+            ..pace(1)
+        };
+        let sink = noting(u64::MAX, true);
+        copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+        assert_eq!(sink.longest.load(Ordering::SeqCst), longest);
+        let seconds = clock.elapsed().as_secs();
+        assert!(
+            rate.map_or(seconds == 0, |_| (98..=100).contains(&seconds)),
+            "{seconds}"
+        );
+        let sink = noting(100 << 20, true);
+        let error = copy(&source, &sink, &NoLedger, pace, &sink).unwrap_err();
+        assert_eq!(error.kind, Kind::Cancelled);
+        assert!(sink.skipped.load(Ordering::SeqCst) < 120 << 20);
+    }
+    // Zeros that nobody writes cost nothing and come at once.
+    let clock = Arc::new(Slept::default());
+    let brake = Brake::new(Some(1), Windows::default(), Box::new(clock.clone()));
+    let pace = Pace {
+        brake: Some(&brake),
+        ..pace(1)
+    };
+    let sink = noting(u64::MAX, false);
+    copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+    assert_eq!(
+        (sink.longest.load(Ordering::SeqCst), clock.elapsed()),
+        (SIZE, Duration::ZERO)
+    );
+}
+
+#[test]
+fn what_is_no_copy_is_held_back_by_the_same_brake() {
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            // Its hours begin after a minute.
+            TimeOfDay::new(if self.elapsed().as_secs() < 60 { 21 } else { 22 }, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    let clock = Arc::new(Slept::default());
+    let windows = Windows::new(vec!["22:00-05:00".parse().unwrap()]);
+    let brake = Brake::new(Some(1 << 20), windows, Box::new(clock.clone()));
+    let disk = MemoryDisk::new("disk", vec![7; 64 << 20]);
+    let range = 5..(50 << 20) + 5;
+    crate::copy::write_zeros(
+        &disk,
+        range.clone(),
+        &crate::copy::Braked::new(&Unwatched, Some(&brake)),
+    )
+    .unwrap();
+    let seconds = clock.elapsed().as_secs();
+    assert!((109..=111).contains(&seconds), "{seconds}");
+    for (at, byte) in disk.contents().iter().enumerate() {
+        assert_eq!(*byte == 0, range.contains(&(at as u64)), "{at}");
+    }
 }

@@ -1,7 +1,7 @@
 //! OUT is a file for one disk, or a folder for many.
 
 use super::{
-    Container, Destination, Leftover, Space,
+    Cache, Container, Destination, Leftover, Space,
     publish::{failed, must_be_absent, rename_new, sync_file, sync_folder},
     space::space,
     work_folder::WorkFolder,
@@ -9,10 +9,12 @@ use super::{
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
+    watch::Watch,
 };
 use std::{
     ffi::OsString,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,11 +36,9 @@ pub struct FileDestination {
     name: OsString,
     shape: Shape,
     work: WorkFolder,
+    cache: Cache,
     published: bool,
 }
-
-/// Kept while names are given: what a run that is killed meanwhile may have made visible.
-const PUBLISHING: &str = "publishing";
 
 impl FileDestination {
     /// Begins anew.
@@ -56,6 +56,7 @@ impl FileDestination {
             name,
             shape,
             work,
+            cache: Cache::default(),
             published: false,
         })
     }
@@ -81,71 +82,53 @@ impl FileDestination {
             name,
             shape,
             work,
+            cache: Cache::default(),
             published: false,
         };
-        destination.take_back()?;
+        destination.work.take_back(&destination.parent)?;
         must_be_absent(out)?;
         Ok(destination)
     }
 
-    /// What a run that was killed while it published made visible becomes a product again.
-    fn take_back(&self) -> Result<()> {
-        let Some(list) = self.work.kept(PUBLISHING)? else {
-            return Ok(());
-        };
-        for name in String::from_utf8_lossy(&list).lines() {
-            let product = self.work.product(name)?;
-            let visible = self.parent.join(name);
-            if !product.exists() && visible.exists() {
-                rename_new(&visible, &product)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The products' names; that of OUT last.
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-            let entry = entry.map_err(|error| failed(&folder, error))?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                let text = format!("holds {}, which this program did not make", name.display());
-                Error::new(Kind::Exists, folder.display().to_string(), text)
-            })?;
-            names.push(name);
-        }
-        names.sort_by_key(|name| (**name == *self.name, name.clone()));
+        let mut names = self.work.product_names()?;
+        names.sort_by_key(|name| **name == *self.name);
         Ok(names)
     }
 
-    fn publish_files(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            must_be_absent(&self.parent.join(name))?;
+    /// `file`, which is at `path`, with the cache that is wanted.
+    fn cached(&self, file: FileDisk, path: &Path) -> Arc<dyn Disk> {
+        match self.cache {
+            Cache::None => Arc::new(file.directly(path)),
+            Cache::Writeback | Cache::Unsafe => Arc::new(file),
         }
-        self.work.keep(PUBLISHING, names.join("\n").as_bytes())?;
-        for (index, name) in names.iter().enumerate() {
-            let renamed = self
-                .work
-                .product(name)
-                .and_then(|product| rename_new(&product, &self.parent.join(name)));
-            if let Err(error) = renamed {
-                for earlier in names.iter().take(index) {
-                    // What cannot be taken back now is taken back by the next run: the list is kept.
-                    let _ = self
-                        .work
-                        .product(earlier)
-                        .and_then(|product| rename_new(&self.parent.join(earlier), &product));
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
+    }
+
+    /// The file at `path` as an earlier run left it.
+    fn resumed(&self, path: &Path) -> Result<FileDisk> {
+        let file = FileDisk::open_writable(path)?;
+        Ok(match self.cache {
+            // Nothing is flushed, and nothing is heard.
+            Cache::Unsafe => file,
+            Cache::None | Cache::Writeback => file.forgetting_earlier_errors(),
+        })
+    }
+
+    /// The ledger of what is a part of a product.
+    pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
+        self.work.ledger(name, identity)
     }
 }
 
 impl Destination for FileDestination {
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         if self.shape == Shape::File && *name != *self.name {
             let text = format!(
                 "a file takes one disk of its own name, not {name:?}; name a folder for several disks"
@@ -159,7 +142,7 @@ impl Destination for FileDestination {
         let path = self.work.product(name)?;
         let mut ledger = self.work.ledger(name, identity)?;
         if path.exists() && !ledger.is_empty() {
-            let disk = Arc::new(FileDisk::open_writable(&path)?);
+            let disk = self.cached(self.resumed(&path)?, &path);
             let container = Container {
                 disk,
                 fresh: false,
@@ -172,13 +155,36 @@ impl Destination for FileDestination {
         } else if !ledger.is_empty() {
             ledger = self.work.forget(name, identity)?;
         }
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&path, size)?);
+        let disk = self.cached(FileDisk::create(&path, size)?, &path);
         let container = Container {
             disk,
             fresh: true,
             blank: true,
         };
         Ok((container, ledger))
+    }
+
+    fn beside(&mut self, name: &str, size: u64, fresh: bool) -> Result<Arc<dyn Disk>> {
+        let path = self.work.product(name)?;
+        if self.shape == Shape::File {
+            must_be_absent(&self.parent.join(name))?;
+        }
+        if fresh {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path, error)),
+                _ => {}
+            }
+            return Ok(self.cached(FileDisk::create(&path, size)?, &path));
+        }
+        Ok(self.cached(self.resumed(&path)?, &path))
+    }
+
+    fn place(&self, name: &str) -> Option<PathBuf> {
+        self.work.product(name).ok()
+    }
+
+    fn set_cache(&mut self, cache: Cache) {
+        self.cache = cache;
     }
 
     fn file(&mut self, name: &str, contents: &[u8]) -> Result<()> {
@@ -196,6 +202,10 @@ impl Destination for FileDestination {
         self.work.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.work.leftover()
     }
@@ -204,18 +214,23 @@ impl Destination for FileDestination {
         space(self.work.path())
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, _watch: &dyn Watch) -> Result<()> {
         let names = self.products()?;
-        for name in &names {
-            sync_file(&self.work.product(name)?)?;
+        let flushed = self.cache != Cache::Unsafe;
+        if flushed {
+            for name in &names {
+                sync_file(&self.work.product(name)?)?;
+            }
+            sync_folder(&self.work.products())?;
         }
-        sync_folder(&self.work.products())?;
         match self.shape {
             Shape::Folder => rename_new(&self.work.products(), &self.out)?,
-            Shape::File => self.publish_files(&names)?,
+            Shape::File => self.work.give_names(&names, &self.parent)?,
         }
         self.published = true;
-        sync_folder(&self.parent)?;
+        if flushed {
+            sync_folder(&self.parent)?;
+        }
         self.work.remove()
     }
 }

@@ -1,6 +1,7 @@
 //! Where a copy goes: a disk (any order) or a writer that only goes forward.
 
 use super::{Disk, Result};
+use crate::watch::Watch;
 use std::{ops::Range, sync::Arc};
 
 /// Takes a whole disk, piece by piece. [`Sink::put`], [`Sink::skip`] and [`Sink::keep`] together cover every byte
@@ -9,12 +10,18 @@ use std::{ops::Range, sync::Arc};
 /// arrived, to decide places in the order of the disk and not of arrival. A caller must therefore never wait for a
 /// higher range before it has delivered its own, and who cannot deliver one calls [`Sink::abandon`].
 pub trait Sink: Send + Sync {
-    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
+    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes; a power
+    /// of two, 4 MiB at most.
     fn unit(&self) -> u32;
     /// Writes data. Compresses on the calling thread.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// `range` is zeros.
     fn skip(&self, range: Range<u64>) -> Result<()>;
+    /// Does [`Sink::skip`] write them, so that it moves as much as [`Sink::put`] and may take as long? Then a range of zeros comes
+    /// in pieces.
+    fn writes_zeros(&self) -> bool {
+        false
+    }
     /// `range` is there already from an earlier run that was resumed: the ledger says that a checkpoint had made it
     /// lasting. Only of a sink that was opened to resume; another refuses it.
     fn keep(&self, range: Range<u64>) -> Result<()>;
@@ -28,6 +35,15 @@ pub trait Sink: Send + Sync {
     fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;
+    /// The same, of a sink that has to read all of it again: `watch` is told of that, and may hold it back or stop it.
+    fn finish_watched(&self, _watch: &dyn Watch) -> Result<()> {
+        self.finish()
+    }
+    /// The disk that is written, where each byte has its place from the start and zeros need not be written: bytes may
+    /// be brought there by [`Disk::share`] and [`Disk::copy_from`] instead of [`Sink::put`].
+    fn target(&self) -> Option<&dyn Disk> {
+        None
+    }
 }
 
 /// A [`Disk`] as a [`Sink`]: a raw file, a block device, an image that is written at random.
@@ -65,6 +81,10 @@ impl Sink for DiskSink {
         }
     }
 
+    fn writes_zeros(&self) -> bool {
+        !self.blank
+    }
+
     fn keep(&self, _range: Range<u64>) -> Result<()> {
         Ok(())
     }
@@ -75,6 +95,10 @@ impl Sink for DiskSink {
 
     fn finish(&self) -> Result<()> {
         self.disk.flush()
+    }
+
+    fn target(&self) -> Option<&dyn Disk> {
+        self.blank.then_some(&*self.disk)
     }
 }
 

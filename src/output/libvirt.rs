@@ -5,10 +5,16 @@
 
 use super::{
     pci_topology::{PciAddress, PciError, PciTopology},
-    virtual_machine::{DiskImage, VirtualMachine},
+    virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
 };
-use crate::machine::Firmware;
-use std::{fmt::Write as _, path::PathBuf};
+use crate::{
+    machine::Firmware,
+    nbd::{Address, Transport},
+};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// Why there is no domain for a machine.
@@ -34,6 +40,9 @@ pub enum LibvirtError {
         /// As the machine file has it.
         model: String,
     },
+    /// A format of disk images that libvirt has no word for.
+    #[error("libvirt knows no disks in the format {0}")]
+    Format(String),
     /// More disks than a controller of its kind can carry.
     #[error("{0} disks are more than one domain can carry here")]
     TooManyDisks(usize),
@@ -47,6 +56,10 @@ const SATA_PORTS: usize = 6;
 
 /// Targets of a virtio-scsi controller.
 const SCSI_TARGETS: usize = 256;
+
+/// Formats of disk images that are made here and that libvirt has a word for, its own (`storageFormat` in its schema
+/// `storagecommon.rng`): it is QEMU's.
+const FORMATS: [&str; 5] = ["raw", "qcow2", "vmdk", "vpc", "vdi"];
 
 /// The domain as `virsh define` takes it: UTF-8, ends with a line feed.
 pub fn domain_xml(machine: &VirtualMachine) -> Result<String, LibvirtError> {
@@ -201,27 +214,62 @@ fn disk_xml(
     place: &str,
     index: usize,
 ) -> Result<String, LibvirtError> {
-    if !disk.path.is_absolute() {
-        return Err(LibvirtError::NotAbsolute(disk.path.clone()));
+    if !FORMATS.contains(&disk.format.as_str()) {
+        return Err(LibvirtError::Format(disk.format.clone()));
     }
-    let path = disk.path.to_str().ok_or_else(|| LibvirtError::NotXml {
-        what: "the path of a disk",
-        text: disk.path.display().to_string(),
-    })?;
+    let (kind, source) = match &disk.place {
+        DiskPlace::File(path) => ("file", format!("<source file='{}'/>", disk_path(path)?)),
+        DiskPlace::Device(path) => ("block", format!("<source dev='{}'/>", disk_path(path)?)),
+        DiskPlace::Export(address) => ("network", network_source(address)?),
+    };
     // `discard`: the converted disk is sparse and stays so when the guest trims.
     Ok(format!(
-        "    <disk type='file' device='disk'>
+        "    <disk type='{kind}' device='disk'>
       <driver name='qemu' type='{}' discard='unmap'/>
-      <source file='{}'/>
+      {source}
       <target dev='{target}' bus='{bus}'/>
       <boot order='{}'/>
       {place}
     </disk>
 ",
-        escaped("the format of a disk", &disk.format)?,
-        escaped("the path of a disk", path)?,
+        disk.format,
         index.saturating_add(1)
     ))
+}
+
+fn disk_path(path: &Path) -> Result<String, LibvirtError> {
+    if !path.is_absolute() {
+        return Err(LibvirtError::NotAbsolute(path.to_owned()));
+    }
+    let text = path.to_str().ok_or_else(|| LibvirtError::NotXml {
+        what: "the path of a disk",
+        text: path.display().to_string(),
+    })?;
+    escaped("the path of a disk", text)
+}
+
+fn network_source(address: &Address) -> Result<String, LibvirtError> {
+    let host = match &address.transport {
+        Transport::Tcp { host, port } => {
+            format!(
+                "<host name='{}' port='{port}'/>",
+                escaped("the name of a host", host)?
+            )
+        }
+        Transport::Unix { socket } if !socket.is_absolute() => {
+            return Err(LibvirtError::NotAbsolute(socket.clone()));
+        }
+        Transport::Unix { socket } => {
+            let path = escaped("the path of a socket", &socket.to_string_lossy())?;
+            format!("<host transport='unix' socket='{path}'/>")
+        }
+    };
+    // The schema wants a name or none, and the server's default export has none.
+    let name = match address.export.as_str() {
+        "" => String::new(),
+        name => format!(" name='{}'", escaped("the name of an export", name)?),
+    };
+    Ok(format!("<source protocol='nbd'{name}>{host}</source>"))
 }
 
 /// What is neither disk nor network. What libvirt has no word for is left out: none of it is needed to start.
@@ -322,7 +370,7 @@ fn escaped(what: &'static str, text: &str) -> Result<String, LibvirtError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Adapter;
+    use crate::{image::Format, plan::Adapter};
     use std::process::Command;
 
     fn machine(controller: &str, disks: usize) -> VirtualMachine {
@@ -334,7 +382,7 @@ mod tests {
             controller: controller.into(),
             disks: (0..disks)
                 .map(|index| DiskImage {
-                    path: format!("/srv/it's \"here\" & <there>/disk{index}.qcow2").into(),
+                    place: DiskPlace::File(format!("/srv/it's \"here\" & <there>/disk{index}.qcow2").into()),
                     format: "qcow2".into(),
                 })
                 .collect(),
@@ -396,6 +444,52 @@ mod tests {
     }
 
     #[test]
+    fn libvirt_accepts_exports() {
+        for address in [
+            "nbd://host/disk%20%26%201",
+            "nbd://[::1]:99/",
+            "nbd+unix:///a/b?socket=/run/it's",
+        ] {
+            let mut machine = machine("virtio-blk", 1);
+            machine.disks[0].place = DiskPlace::Export(address.parse().unwrap());
+            libvirt_accepts(&domain_xml(&machine).unwrap());
+        }
+    }
+
+    #[test]
+    fn libvirt_accepts_block_devices() {
+        let mut machine = machine("virtio-blk", 1);
+        machine.disks[0] = DiskImage {
+            place: DiskPlace::Device("/dev/disk/by-id/it's".into()),
+            format: "raw".into(),
+        };
+        let xml = domain_xml(&machine).unwrap();
+        assert!(xml.contains("<disk type='block' device='disk'>"), "{xml}");
+        assert!(xml.contains("<source dev='/dev/disk/by-id/it&apos;s'/>"), "{xml}");
+        libvirt_accepts(&xml);
+        machine.disks[0].place = DiskPlace::Device("sda".into());
+        assert!(matches!(domain_xml(&machine), Err(LibvirtError::NotAbsolute(_))));
+    }
+
+    #[test]
+    fn every_format_is_one_that_libvirt_accepts_or_is_refused_by_name() {
+        for format in Format::ALL {
+            let mut machine = machine("virtio-blk", 1);
+            machine.disks[0].format = format.to_string();
+            match domain_xml(&machine) {
+                Ok(xml) => libvirt_accepts(&xml),
+                Err(error) => {
+                    assert!(!FORMATS.contains(&format.name()));
+                    assert_eq!(error, LibvirtError::Format(format.to_string()));
+                }
+            }
+        }
+        for format in FORMATS {
+            assert!(format.parse::<Format>().is_ok());
+        }
+    }
+
+    #[test]
     fn no_two_devices_share_a_place() {
         for controller in ["virtio-blk", "virtio-scsi", "ahci"] {
             let xml = domain_xml(&machine(controller, 14)).unwrap();
@@ -422,10 +516,10 @@ mod tests {
     #[test]
     fn what_libvirt_cannot_express_is_refused() {
         let mut relative = machine("virtio-blk", 1);
-        relative.disks[0].path = "disk.qcow2".into();
+        relative.disks[0].place = DiskPlace::File("disk.qcow2".into());
         assert!(matches!(domain_xml(&relative), Err(LibvirtError::NotAbsolute(_))));
         let mut bell = machine("virtio-blk", 1);
-        bell.disks[0].path = "/a\u{7}b".into();
+        bell.disks[0].place = DiskPlace::File("/a\u{7}b".into());
         assert!(matches!(domain_xml(&bell), Err(LibvirtError::NotXml { .. })));
         assert!(matches!(
             domain_xml(&machine("nvme", 1)),

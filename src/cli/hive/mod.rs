@@ -17,6 +17,7 @@ use crate::{
     disk::{Error, Kind},
     fs::GuestPath,
     hive::{Editor, Hive, Key, control_set},
+    watch::Unwatched,
 };
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -83,11 +84,15 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 
 impl Arguments {
     /// Reads the hive FILE.
-    fn read(&self, file: &str, purpose: Purpose) -> crate::disk::Result<HiveFile> {
+    fn read(
+        &self,
+        file: &str,
+        purpose: Purpose,
+    ) -> std::result::Result<HiveFile, Box<dyn std::error::Error + Send + Sync>> {
         let place = match &self.guest {
             None => HivePlace::Host(PathBuf::from(file)),
             Some(src) => {
-                let (source, volume) = self.reading.split(src);
+                let (source, volume) = self.reading.split(src)?;
                 HivePlace::Guest {
                     source,
                     volume,
@@ -95,7 +100,7 @@ impl Arguments {
                 }
             }
         };
-        let file = HiveFile::read(place, purpose)?;
+        let file = HiveFile::read(place, purpose, &Unwatched)?;
         if let Some(text) = file.hive.recovered() {
             super::warn(&format!("{}: {text}", file.hive.label()));
         }

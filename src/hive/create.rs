@@ -38,6 +38,7 @@ impl Hive {
             minor,
             root: built.1,
             recovery: Recovery::Clean,
+            latest_logged: 0,
         })
     }
 }

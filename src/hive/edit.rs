@@ -44,7 +44,12 @@ impl<'h> Editor<'h> {
             space: Space::new(&survey),
             security: survey.security,
             clock,
-            sequence: base.primary_sequence.max(base.secondary_sequence).wrapping_add(1),
+            // Higher than all in the logs: nothing that is left there can pass for what Windows writes after this.
+            sequence: base
+                .primary_sequence
+                .max(base.secondary_sequence)
+                .max(hive.latest_logged)
+                .wrapping_add(1),
             changed: false,
             hive,
         })

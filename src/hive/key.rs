@@ -12,7 +12,8 @@ use crate::disk::field::{
 
 /// Bytes before the name.
 pub(super) const KEY_HEADER: usize = 76;
-/// Of the byte whose low half has the virtualization control flags; `REG_KEY_RECURSE_FLAG` hands them on to new subkeys.
+/// Of the byte whose high half has the virtualization control flags; `REG_KEY_RECURSE_FLAG` hands them on to new subkeys. In the
+/// low half are user flags, such as that of a 32-bit key, which are the key's own.
 const VIRTUALIZATION: usize = 54;
 const RECURSE: u8 = 8;
 
@@ -51,7 +52,7 @@ pub(super) struct KeyNode<'a> {
     pub(super) security: CellOffset,
     pub(super) class: CellOffset,
     pub(super) class_length: u16,
-    /// How writing to it is virtualised, in the low four bits.
+    /// How writing to it is virtualised: four bits.
     pub(super) virtualization: u8,
     name: &'a [u8],
 }
@@ -75,7 +76,7 @@ impl<'a> KeyNode<'a> {
             security: CellOffset(u32_le(cell, 44)?),
             class: CellOffset(u32_le(cell, 48)?),
             class_length: u16_le(cell, 74)?,
-            virtualization: u8_at(cell, VIRTUALIZATION)? & 0xf,
+            virtualization: u8_at(cell, VIRTUALIZATION)? >> 4,
             name: bytes_at(cell, KEY_HEADER, usize::from(u16_le(cell, 72)?))?,
         })
     }
@@ -138,7 +139,7 @@ impl NewKey<'_> {
         }
         put_u32_le(&mut cell, 44, self.security.0)?;
         if self.virtualization & RECURSE != 0 {
-            put_u8(&mut cell, VIRTUALIZATION, self.virtualization)?;
+            put_u8(&mut cell, VIRTUALIZATION, self.virtualization << 4)?;
         }
         let length = u16::try_from(name.len())
             .map_err(|_| HiveError::Unsupported(format!("a name of {} bytes", name.len())))?;
@@ -259,7 +260,15 @@ mod tests {
             let mut cell = new.build().unwrap();
             raise(&mut cell, Largest::SubkeyName, 6).unwrap();
             assert_eq!(KeyNode::parse(&cell).unwrap().virtualization, below);
+            assert_eq!(cell[VIRTUALIZATION] & 0xf, 0, "no user flags");
         }
+    }
+
+    #[test]
+    fn user_flags_are_not_handed_on() {
+        let mut above = cell("a");
+        above[VIRTUALIZATION] = 0x28;
+        assert_eq!(KeyNode::parse(&above).unwrap().virtualization, 2);
     }
 
     #[test]

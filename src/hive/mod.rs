@@ -67,6 +67,8 @@ pub struct Hive {
     minor: u32,
     root: CellOffset,
     recovery: Recovery,
+    /// The highest sequence number in the logs beside it.
+    latest_logged: u32,
 }
 
 /// Names of the transaction logs that can stand beside a hive called `name`, in the order in which [`Hive::open`] wants them.
@@ -83,6 +85,7 @@ impl Hive {
     /// than [`LARGEST_HIVE`] bytes.
     pub fn open(label: impl Into<String>, file: Vec<u8>, logs: &[Vec<u8>]) -> Result<Self> {
         let label = label.into();
+        let latest_logged = log::latest_sequence(logs);
         Self::parse(file, logs)
             .map(|(cells, base, recovery)| Self {
                 label: label.clone(),
@@ -90,6 +93,7 @@ impl Hive {
                 minor: base.minor,
                 root: CellOffset(base.root),
                 recovery,
+                latest_logged,
             })
             .map_err(|error| error.on(&label))
     }

@@ -177,6 +177,29 @@ fn seal(file: &mut [u8]) {
     file[508..512].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// A hive that is taken as it is has logs beside it that go further: what is written to it is later than all of them.
+#[test]
+fn what_is_written_is_later_than_every_log() {
+    let (Some(file), Some(log)) = (sample(DIRTY[0]), sample(DIRTY[2])) else {
+        return;
+    };
+    let recovered = Hive::open("recovered", file.clone(), std::slice::from_ref(&log)).unwrap();
+    let last = u32::from_le_bytes(recovered.file()[4..8].try_into().unwrap());
+    // The hive is older than the log, whose first entry does not follow: it cannot be used, and a later one would.
+    let mut older = file.clone();
+    for at in [4, 8] {
+        older[at..at + 4].copy_from_slice(&1_u32.to_le_bytes());
+    }
+    seal(&mut older);
+    let mut hive = Hive::open("older", older, &[log]).unwrap();
+    assert_eq!((hive.stale(), hive.recovered()), (None, None), "it is clean");
+    let mut editor = hive.edit(0).unwrap();
+    editor.make_path("new").unwrap();
+    editor.commit().unwrap();
+    let written = u32::from_le_bytes(hive.file()[4..8].try_into().unwrap());
+    assert!(written > last, "{written} after {last}");
+}
+
 /// A log that is cut anywhere: the entries before the cut count, and nothing fails.
 #[test]
 fn a_log_that_was_cut_counts_as_far_as_it_goes() {

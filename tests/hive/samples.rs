@@ -184,7 +184,12 @@ fn are_in_the_order_of_our_names() {
     for (name, bytes) in all {
         let sound = Hive::open(&*name, bytes.clone(), &[])
             .is_ok_and(|hive| hive.check().is_ok() && hive.stale().is_none());
-        if sound && !name.contains("WrongOrder") && !name.contains("DupName") {
+        // In the last a name was changed by hand, and its beginning in the list was not.
+        if sound
+            && !["WrongOrder", "DupName", "CompHive"]
+                .iter()
+                .any(|odd| name.contains(odd))
+        {
             let raw = Raw::new(&bytes);
             raw.lists_must_be_in_order(&raw.keys(), &name);
             looked_at += 1;

@@ -123,17 +123,26 @@ else:
 /// The readers of the Python world, by the module that each needs.
 pub(crate) const PYTHON_READERS: [(&str, &str); 2] = [("libregf", "pyregf"), ("dissect", "dissect.regf")];
 
+/// A Python with that module: the first on the path, or that of the system, which has Debian's packages.
+fn python_with(module: &str) -> Option<&'static str> {
+    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let there = Command::new(python)
+            .args(["-c", &format!("import {module}")])
+            .output();
+        there.is_ok_and(|there| there.status.success())
+    })
+}
+
 /// What `reader` of [`PYTHON_READERS`] sees; `None` if it is not installed, which is said.
 fn by_python(reader: (&str, &str), file: &Path) -> Option<Seen> {
     let (name, module) = reader;
-    let there = Command::new("python3")
-        .args(["-c", &format!("import {module}")])
-        .output();
-    if !there.is_ok_and(|there| there.status.success()) {
-        eprintln!("skipped: python3 has no {module} (from PyPI: libregf-python, dissect.regf)");
+    let Some(python) = python_with(module) else {
+        eprintln!(
+            "skipped: no python3 has {module} (Debian: python3-libregf; PyPI: libregf-python, dissect.regf)"
+        );
         return None;
-    }
-    let output = Command::new("python3")
+    };
+    let output = Command::new(python)
         .args(["-c", PYTHON, name])
         .arg(file)
         .output()

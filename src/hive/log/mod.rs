@@ -40,6 +40,16 @@ pub(super) enum Recovery {
     Stale(String),
 }
 
+/// The highest sequence number in `logs`: what is written after them has a higher one.
+pub(super) fn latest_sequence(logs: &[Vec<u8>]) -> u32 {
+    let logs = logs.iter().filter_map(|log| Log::parse(log));
+    let latest = |log: Log<'_>| {
+        let last = log.entries().last().map(|entry| entry.sequence);
+        last.unwrap_or(0).max(log.base.primary_sequence)
+    };
+    logs.map(latest).max().unwrap_or(0)
+}
+
 /// Brings `file`, a hive, to what its logs say, if it was not closed properly. The base block is sealed then.
 pub(super) fn recover(file: &mut Vec<u8>, logs: &[Vec<u8>]) -> Parsed<Recovery> {
     let base = BaseBlock::parse(file)?;
@@ -47,6 +57,9 @@ pub(super) fn recover(file: &mut Vec<u8>, logs: &[Vec<u8>]) -> Parsed<Recovery> 
         return Ok(Recovery::Clean);
     }
     let logs: Vec<Log<'_>> = logs.iter().filter_map(|log| Log::parse(log)).collect();
+    if logs.is_empty() {
+        return Ok(Recovery::Stale(stale(&base, 0)));
+    }
     let new: Vec<&Log<'_>> = logs
         .iter()
         .filter(|log| log.base.file_type == FileType::NewLog)
@@ -64,25 +77,23 @@ pub(super) fn recover(file: &mut Vec<u8>, logs: &[Vec<u8>]) -> Parsed<Recovery> 
     } else {
         None
     };
-    match done {
-        // A log of something else gives what is no hive.
-        Some(text) if holds_together(&tried) => {
+    // A log of something else gives what is no hive.
+    match done.and_then(|text| Some((text, holding_together(tried).ok()?))) {
+        Some((text, tried)) => {
             *file = tried;
             Ok(Recovery::Recovered(text))
         }
-        _ => Ok(Recovery::Stale(stale(&base, logs.len()))),
+        None => Ok(Recovery::Stale(stale(&base, logs.len()))),
     }
 }
 
-/// Is it a hive with sound bins and a root?
-fn holds_together(file: &[u8]) -> bool {
-    let look = || {
-        let base = BaseBlock::parse(file)?;
-        base.must_be_known()?;
-        let cells = Cells::new(file.to_vec(), base.bins_size)?;
-        tree::node(&cells, CellOffset(base.root)).map(|_| ())
-    };
-    look().is_ok()
+/// The file again, if it is a hive with sound bins and a root.
+fn holding_together(file: Vec<u8>) -> Parsed<Vec<u8>> {
+    let base = BaseBlock::parse(&file)?;
+    base.must_be_known()?;
+    let cells = Cells::new(file, base.bins_size)?;
+    tree::node(&cells, CellOffset(base.root))?;
+    Ok(cells.into_file())
 }
 
 fn stale(base: &BaseBlock, logs: usize) -> String {

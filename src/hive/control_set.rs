@@ -11,7 +11,7 @@ const LAST: u32 = 999;
 /// What the key `Select` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Select {
-    /// `Current`: what the last start used, and what [`resolve`] takes for `CurrentControlSet`.
+    /// `Current`: what the last start used; what `Default` says where it is missing, since each start writes it anew.
     pub current: u32,
     /// `Default`: what the next start uses.
     pub default: Option<u32>,
@@ -33,19 +33,21 @@ pub struct ControlSet {
 /// What `Select` says; `None` if the hive has none: it is no SYSTEM hive.
 ///
 /// # Errors
-/// Those of reading; [`Kind::Corrupt`] if `Current` is missing or no number.
+/// Those of reading; [`Kind::Corrupt`] if neither `Current` nor `Default` is a number that a control set can have.
 pub fn select(hive: &Hive) -> Result<Option<Select>> {
     let Some(key) = hive.find("Select")? else {
         return Ok(None);
     };
     let number = |name| Ok(key.dword(name)?.filter(|number| (1..=LAST).contains(number)));
-    let Some(current) = number("Current")? else {
-        let text = "Select\\Current names no control set: this Windows cannot start; restore the SYSTEM hive";
+    let default = number("Default")?;
+    let Some(current) = number("Current")?.or(default) else {
+        let text = "neither Current nor Default in the key Select names a control set: this Windows cannot start; restore the \
+                    SYSTEM hive";
         return Err(Error::new(Kind::Corrupt, hive.label(), text));
     };
     Ok(Some(Select {
         current,
-        default: number("Default")?,
+        default,
         last_known_good: number("LastKnownGood")?,
         failed: number("Failed")?,
     }))
@@ -183,7 +185,9 @@ mod tests {
         );
         assert_eq!(bootable(&hive1).unwrap().len(), 1);
         assert!(bootable(&hive(&[("Current", 1)], &[])).is_err());
-        assert!(select(&hive(&[("Default", 1)], &["ControlSet001"])).is_err());
+        let hive2 = hive(&[("Default", 2)], &["ControlSet002"]);
+        assert_eq!(bootable(&hive2).unwrap()[0].name, "ControlSet002");
+        assert!(select(&hive(&[("LastKnownGood", 1)], &["ControlSet001"])).is_err());
         assert!(select(&hive(&[("Current", 0)], &[])).is_err());
         let other = Hive::create("SOFTWARE", Version::Latest, 0).unwrap();
         assert_eq!(select(&other).unwrap(), None);

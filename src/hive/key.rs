@@ -203,10 +203,11 @@ fn stored(cell: &[u8], largest: Largest) -> Parsed<u32> {
 }
 
 fn put_largest(cell: &mut [u8], largest: Largest, length: u32) -> Parsed<()> {
-    Ok(match largest {
+    match largest {
         Largest::SubkeyName => put_u16_le(cell, place(largest), u16::try_from(length).unwrap_or(u16::MAX))?,
         _ => put_u32_le(cell, place(largest), length)?,
-    })
+    }
+    Ok(())
 }
 
 #[cfg(test)]

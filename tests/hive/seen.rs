@@ -237,6 +237,11 @@ fn shown(data: Option<&(u32, Vec<u8>)>) -> String {
 /// `reader` of [`PYTHON_READERS`] sees what we see, if it is installed.
 #[track_caller]
 pub(crate) fn python_agrees(reader: (&str, &str), ours: &Seen, file: &Path, when: &str) {
+    let control = |unit: &u16| (0x80..0xa0).contains(unit);
+    if reader.0 == "libregf" && ours.keys().any(|path| path.iter().any(control)) {
+        eprintln!("{when}: libregf is not asked: it takes names in Latin-1 for Windows-1252");
+        return;
+    }
     let Some(mut theirs) = by_python(reader, file) else {
         return;
     };

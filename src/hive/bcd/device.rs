@@ -397,7 +397,7 @@ mod tests {
         let boot = header(BOOT, &[0; 56]);
         let ram_disk = local(RAM_DISK, 20, &file(&on(ON_GPT), "\\boot.wim"));
         let vhd = local(VIRTUAL_DISK, 20, &local(FILE, 0, &file(&on(ON_MBR), "\\a.vhd")));
-        let mut body = vec![0; 14];
+        let mut body = [0; 14];
         body[4..8].copy_from_slice(&0x1200_0002_u32.to_le_bytes());
         body[8] = 30;
         let located = header(TO_BE_LOCATED, &[&body[..], &vhd].concat());

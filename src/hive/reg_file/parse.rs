@@ -370,7 +370,9 @@ mod tests {
     use super::*;
     use crate::hive::encode_text;
 
-    fn values(text: &str) -> Vec<(String, Option<(ValueKind, Vec<u8>)>)> {
+    type Data = Option<(ValueKind, Vec<u8>)>;
+
+    fn values(text: &str) -> Vec<(String, Data)> {
         let file = parse(text.as_bytes(), CodePage::default()).unwrap();
         let Some(Section::Key { values, .. }) = file.sections.into_iter().next() else {
             panic!("no key");

@@ -29,6 +29,12 @@ const FILE_NAME: Range<usize> = 48..112;
 /// Where the first bin has the copy of the base block's time of writing.
 const FIRST_BIN_TIME: usize = BASE_BLOCK_SIZE + 20;
 
+/// How far a hive may grow for each byte of its logs. Windows logs what it has written to new bins, at least the beginning of each;
+/// far more than that is a lie, which would take memory for nothing.
+const GROWTH: usize = 16;
+/// And in any case: the largest cell of a hive without big data, in a bin of which only the first page was logged.
+const LEAST_GROWTH: usize = (1 << 20) + PAGE;
+
 /// What came of a hive's logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Recovery {
@@ -68,14 +74,21 @@ pub(super) fn recover(file: &mut Vec<u8>, logs: &[Vec<u8>]) -> Parsed<Recovery> 
         .iter()
         .filter(|log| log.base.file_type == FileType::OldLog)
         .collect();
+    let most = logs
+        .iter()
+        .fold(file.len().saturating_add(LEAST_GROWTH), |most, log| {
+            most.saturating_add(log.bytes.len().saturating_mul(GROWTH))
+        });
     // Tried on a copy: a log that turns out damaged half-way leaves the hive as it was.
     let mut tried = file.clone();
-    let done = if !new.is_empty() {
-        replay_entries(&mut tried, &base, &new)?
-    } else if !old.is_empty() {
-        replay_pages(&mut tried, &base, &old)?
+    let replayed = if new.is_empty() {
+        replay_pages(&mut tried, &base, &old, most)
     } else {
-        None
+        replay_entries(&mut tried, &base, &new, most)
+    };
+    let done = match replayed {
+        Err(HiveError::Damaged { .. }) => None,
+        other => other?,
     };
     // A log of something else gives what is no hive.
     match done.and_then(|text| Some((text, holding_together(tried).ok()?))) {
@@ -143,7 +156,12 @@ impl<'a> Log<'a> {
 }
 
 /// Logs of Windows 8.1 and later.
-fn replay_entries(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Parsed<Option<String>> {
+fn replay_entries(
+    file: &mut Vec<u8>,
+    base: &BaseBlock,
+    logs: &[&Log<'_>],
+    most: usize,
+) -> Parsed<Option<String>> {
     let mut logs: Vec<&&Log<'_>> = logs.iter().filter(|log| log.entries().next().is_some()).collect();
     logs.sort_by_key(|log| log.base.primary_sequence);
     if !base.checksum_fits {
@@ -166,7 +184,7 @@ fn replay_entries(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Pa
         for entry in log.entries() {
             // What is behind an entry that cannot be used cannot be used either.
             let Ok(changed) = entry.pages() else { break };
-            apply(file, &entry, &changed)?;
+            apply(file, &entry, &changed, most)?;
             pages = pages.saturating_add(changed.len());
             applied = applied.saturating_add(1);
             last = Some(entry.sequence);
@@ -180,8 +198,8 @@ fn replay_entries(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Pa
     )))
 }
 
-fn apply(file: &mut Vec<u8>, entry: &LogEntry<'_>, pages: &[(usize, &[u8])]) -> Parsed<()> {
-    grow(file, entry.bins_size)?;
+fn apply(file: &mut Vec<u8>, entry: &LogEntry<'_>, pages: &[(usize, &[u8])], most: usize) -> Parsed<()> {
+    grow(file, entry.bins_size, most)?;
     base_block::put_bins_size(file, entry.bins_size)?;
     let flags = BaseBlock::parse(file)?.flags & !FLAG_TRANSACTIONS | entry.flags & FLAG_TRANSACTIONS;
     base_block::put_flags(file, flags)?;
@@ -192,7 +210,12 @@ fn apply(file: &mut Vec<u8>, entry: &LogEntry<'_>, pages: &[(usize, &[u8])]) -> 
 }
 
 /// Logs of Windows 8 and earlier.
-fn replay_pages(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Parsed<Option<String>> {
+fn replay_pages(
+    file: &mut Vec<u8>,
+    base: &BaseBlock,
+    logs: &[&Log<'_>],
+    most: usize,
+) -> Parsed<Option<String>> {
     let written = if base.checksum_fits {
         base.written.0
     } else {
@@ -214,7 +237,7 @@ fn replay_pages(file: &mut Vec<u8>, base: &BaseBlock, logs: &[&Log<'_>]) -> Pars
         restore_base_block(file, log)?;
     }
     let bins_size = log.base.bins_size;
-    grow(file, bins_size)?;
+    grow(file, bins_size, most)?;
     base_block::put_bins_size(file, bins_size)?;
     let pages = match dirty_vector::pages(log.bytes, log.sector, usize::try_from(bins_size).unwrap_or(0)) {
         Ok(pages) => pages,
@@ -238,8 +261,8 @@ fn restore_base_block(file: &mut [u8], log: &Log<'_>) -> Parsed<()> {
     base_block::put_primary_type(file)
 }
 
-/// The file has room for so many bytes of hive bins now.
-fn grow(file: &mut Vec<u8>, bins_size: u32) -> Parsed<()> {
+/// The file has room for so many bytes of hive bins now. It gets no longer than `most`.
+fn grow(file: &mut Vec<u8>, bins_size: u32, most: usize) -> Parsed<()> {
     let size = usize::try_from(bins_size)
         .unwrap_or(usize::MAX)
         .saturating_add(BASE_BLOCK_SIZE);
@@ -254,7 +277,43 @@ fn grow(file: &mut Vec<u8>, bins_size: u32) -> Parsed<()> {
         )));
     }
     if file.len() < size {
+        if size > most {
+            return Err(HiveError::damaged(format!(
+                "a transaction log makes the hive {size} bytes long, and holds far less"
+            )));
+        }
         file.resize(size, 0);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hive::{FileTime, Hive, Version};
+
+    /// A sector of a log that makes the hive as large as it likes.
+    #[test]
+    fn a_small_log_does_not_take_much_memory() {
+        let mut file = Hive::create("hive", Version::Latest, 0).unwrap().into_file();
+        let mut log = base_block::build(5, FileTime(0), 32, 4096).unwrap()[..512].to_vec();
+        log[28] = 6;
+        base_block::put_sequences(&mut log, 3, 3).unwrap();
+        base_block::seal(&mut log).unwrap();
+        let mut entry = vec![0; 512];
+        entry[12] = 3;
+        entry[16..20].copy_from_slice(&(400_u32 << 20).to_le_bytes());
+        seal_log_entry(&mut entry);
+        log.extend(entry);
+        base_block::put_sequences(&mut file, 3, 2).unwrap();
+        base_block::seal(&mut file).unwrap();
+        let before = file.clone();
+        assert!(matches!(recover(&mut file, &[log]), Ok(Recovery::Stale(_))));
+        assert!(file == before);
+        let error = grow(&mut file, 400 << 20, LEAST_GROWTH).unwrap_err();
+        assert!(error.to_string().contains("holds far less"), "{error}");
+        assert!(file.capacity() < 1 << 20);
+        grow(&mut file, 1 << 20, LEAST_GROWTH).unwrap();
+        assert_eq!(file.len(), 4096 + (1 << 20));
+    }
 }

@@ -12,6 +12,7 @@
 //! | [`locator`] | from words to disks: a path, a device, an export, an archive |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
+//! | [`hive`] | registry hives, and what is kept in them |
 //! | [`driver`] | kernel module indexes, initramfs images |
 //! | [`machine`] | machine descriptions |
 //! | [`guest`] | what is installed and how it boots |
@@ -37,6 +38,7 @@ pub mod disk;
 pub mod driver;
 pub mod fs;
 pub mod guest;
+pub mod hive;
 pub mod image;
 pub mod job;
 pub mod locator;

@@ -8,8 +8,6 @@ use super::{
 use crate::{
     convert::{self, Mending},
     fs::{Attributes, FileSystem, GuestPath, mode},
-    job::Source,
-    locator::{Locator, LocatorError},
     source::{Examined, Found, Opened},
     watch::Unwatched,
 };
@@ -131,19 +129,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 }
 
 impl Arguments {
-    /// SRC and, behind the last `@`, the volume.
-    fn split(&self, src: &str) -> std::result::Result<(Source, Option<String>), LocatorError> {
-        // A file of that very name is what is meant.
-        let (disk, volume) = match src.rsplit_once('@') {
-            Some((disk, volume)) if !Path::new(src).exists() => (disk, Some(volume.to_owned())),
-            _ => (src, None),
-        };
-        let disk = Locator::parse(disk.as_ref())?;
-        Ok((self.reading.source(vec![disk]), volume))
-    }
-
     fn examine(&self, src: &str) -> std::result::Result<Examined, Box<dyn Error + Send + Sync>> {
-        let (source, volume) = self.split(src)?;
+        let (source, volume) = self.reading.split(src)?;
         let mut examined = Opened::open(&source, &Unwatched)?.examine()?;
         convert::mount_tree(&mut examined, volume.as_deref())?;
         Ok(examined)
@@ -275,7 +262,7 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
 }
 
 fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &Path) -> Result {
-    let (source, volume) = arguments.split(src)?;
+    let (source, volume) = arguments.reading.split(src)?;
     let progress = Progress::start(Style::Auto)?;
     let clock = planning_arguments::now();
     let path = GuestPath::from(path);

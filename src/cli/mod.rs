@@ -5,6 +5,7 @@ mod boot;
 mod convert;
 mod copying_arguments;
 mod fs;
+mod hive;
 mod image;
 mod in_place;
 mod inspect;
@@ -45,6 +46,7 @@ enum Command {
     InPlace(in_place::Arguments),
     Undo(undo::Arguments),
     Fs(fs::Arguments),
+    Hive(hive::Arguments),
     Image(image::Arguments),
     Machine(machine::Arguments),
     Boot(boot::Arguments),
@@ -78,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::InPlace(arguments) => in_place::run(&arguments),
         Command::Undo(arguments) => undo::run(&arguments),
         Command::Fs(arguments) => fs::run(&arguments),
+        Command::Hive(arguments) => hive::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
@@ -93,6 +96,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// What somebody should look at, on stderr.
+fn warn(text: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "rehome: {}", printable(text));
 }
 
 /// `rehome … | head` is no failure, and changes no exit code: nobody reads on.

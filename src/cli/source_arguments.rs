@@ -3,10 +3,10 @@
 use crate::{
     image::{self, Format},
     job::Source,
-    locator::Locator,
+    locator::{Locator, LocatorError},
 };
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// SRC... and how to read it.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +49,17 @@ impl SourceArguments {
 }
 
 impl ReadingArguments {
+    /// The disk of `SRC` or `SRC@VOLUME`, read so, and the volume.
+    pub(crate) fn split(&self, src: &str) -> Result<(Source, Option<String>), LocatorError> {
+        // A file of that very name is what is meant.
+        let (disk, volume) = match src.rsplit_once('@') {
+            Some((disk, volume)) if !Path::new(src).exists() => (disk, Some(volume.to_owned())),
+            _ => (src, None),
+        };
+        let disk = Locator::parse(disk.as_ref())?;
+        Ok((self.source(vec![disk]), volume))
+    }
+
     /// These disks, read so.
     pub(crate) fn source(&self, disks: Vec<Locator>) -> Source {
         Source {

@@ -3,7 +3,10 @@
 use super::in_place::Writable;
 use crate::{
     disk::{Digest, Error, Kind, Result},
-    fs::{FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View, mode},
+    fs::{
+        Edit, FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View,
+        mode,
+    },
     job::Source,
     rewrite,
     source::{Examined, Found, Layer, Opened},
@@ -21,6 +24,8 @@ use std::{
 pub enum Mending {
     /// New contents from a file of the host; the file is made if it is absent.
     Put(PathBuf),
+    /// These contents, for a file that is there and holds what has the digest; else nothing is done.
+    Replace(Digest, Vec<u8>),
     /// The name is removed, and the file with its last name.
     Remove,
 }
@@ -134,6 +139,16 @@ pub fn mend(
         .ok_or_else(no_folder)?;
     let editor = edited.mounts.edit(place.directory.index)?;
     editor.set_clock(clock);
+    if let Some(node) = place.node
+        && !matches!(mending, Mending::Remove)
+        && !editor.attributes(node)?.is_file()
+    {
+        return Err(Error::new(
+            Kind::Unsupported,
+            path.to_string(),
+            "is no regular file",
+        ));
+    }
     let (changed, expected) = match mending {
         Mending::Put(from) => {
             let label = from.display().to_string();
@@ -142,18 +157,20 @@ pub fn mend(
                 hasher: blake3::Hasher::new(),
             };
             let node = match place.node {
-                Some(node) if !editor.attributes(node)?.is_file() => {
-                    return Err(Error::new(
-                        Kind::Unsupported,
-                        path.to_string(),
-                        "is no regular file",
-                    ));
-                }
                 Some(node) => node,
                 None => editor.create(place.directory.node, &place.name, mode::FILE | 0o644)?,
             };
             editor.replace(node, &mut contents)?;
             (place.node, Some(Digest(*contents.hasher.finalize().as_bytes())))
+        }
+        Mending::Replace(before, contents) => {
+            let node = place.node.ok_or_else(no_folder)?;
+            if digest_of(editor, node, path)? != *before {
+                let text = "has changed since it was read; nothing was written. Try again";
+                return Err(Error::new(Kind::Unsafe, path.to_string(), text));
+            }
+            editor.replace(node, &mut contents.as_slice())?;
+            (place.node, Some(Digest::of(contents)))
         }
         Mending::Remove => {
             editor.remove(place.directory.node, &place.name)?;
@@ -211,6 +228,22 @@ fn see(reader: Box<dyn FileSystem>, path: &GuestPath) -> Result<Option<Digest>> 
         .update_reader(mounts.open_found(&found)?)
         .map_err(|error| Error::io(path.to_string(), error))?;
     Ok(Some(Digest(*hasher.finalize().as_bytes())))
+}
+
+fn digest_of(editor: &dyn Edit, node: Node, path: &GuestPath) -> Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut at: u64 = 0;
+    loop {
+        let count = editor.read_at(node, at, &mut buffer)?;
+        if count == 0 {
+            return Ok(Digest(*hasher.finalize().as_bytes()));
+        }
+        hasher.update(buffer.get(..count).unwrap_or_default());
+        at = at
+            .checked_add(count as u64)
+            .ok_or_else(|| Error::new(Kind::Corrupt, path.to_string(), "a file that does not end"))?;
+    }
 }
 
 /// Hashes what is read through it.

@@ -2,6 +2,7 @@
 //! copy → verify → publish.
 
 mod editing;
+mod hive_file;
 mod image;
 mod in_place;
 mod mending;
@@ -10,6 +11,7 @@ mod products;
 mod standard_output;
 mod verifying;
 
+pub use hive_file::{HiveFile, HivePlace, Purpose};
 pub use image::{ImageConverted, convert_image, create_image, repair_image};
 pub use in_place::{EditedInPlace, edit_in_place};
 pub use mending::{Mending, mend, mount_tree};

@@ -66,7 +66,10 @@ pub trait Image: Disk {
     /// [`Kind::Unsupported`] where a format cannot leak or has no such repair; [`Kind::Unsafe`] while
     /// [`Image::check`] finds errors.
     fn repair_leaks(&self) -> Result<u64> {
-        let text = format!("leaks of the format {} cannot be repaired", self.format());
+        let text = format!(
+            "leaks of the format {} cannot be repaired in place: `rehome image convert` makes an image without them",
+            self.format()
+        );
         Err(Error::new(Kind::Unsupported, self.label(), text))
     }
 }

@@ -1,6 +1,7 @@
 //! Filesystems. By node, not by path: paths, links and mounts are walked once, in [`mounts`], for all of them.
 //! Names are byte strings. Opening may replay a journal, so even an inspection opens over an overlay.
 
+mod block_cache;
 pub mod detect;
 pub mod ext4;
 pub mod fat;
@@ -9,6 +10,7 @@ pub mod host_folder;
 #[cfg(test)]
 pub(crate) mod memory_tree;
 pub mod mounts;
+pub mod ntfs;
 mod signatures;
 pub mod swap;
 

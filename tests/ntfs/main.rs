@@ -1,0 +1,15 @@
+//! NTFS: what our reader and writer do, judged by `ntfsfix`, `ntfsinfo`, `ntfs-3g` and a checker of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod checker;
+mod image;
+mod model;
+mod random_edits;
+mod reading;

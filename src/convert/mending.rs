@@ -3,7 +3,7 @@
 use super::in_place::Writable;
 use crate::{
     disk::{Digest, Error, Kind, Result},
-    fs::{FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View, mode},
+    fs::{FileSystem, GuestPath, Mounts, Node, detect, detect::Detected, mode},
     job::Source,
     rewrite,
     source::{Examined, Found, Layer, Opened},
@@ -192,7 +192,7 @@ fn judge(
     {
         return Err(wrong("a reader opened afresh"));
     }
-    if let Some(witness) = Ext4View::open(after.disk.clone())
+    if let Some(witness) = detect::witness(&after.disk)?
         && let Ok(seen) = witness.see(path)
         && seen != expected
     {

@@ -128,6 +128,9 @@ pub trait FileSystem: Send {
     }
     /// Free bytes for files.
     fn free_bytes(&self) -> Result<u64>;
+    /// From here on [`FileSystem::edit`] does not mind that the filesystem is marked as dirty: the user has said so, and
+    /// its own system will check it. It stays marked. Other reasons against an edit stay, too.
+    fn allow_dirty(&mut self) {}
     /// Writing, or the reason why not (hibernated, errors flagged, a read-only kind) and its cure.
     fn edit(&mut self) -> Result<&mut dyn Edit>;
 }

@@ -58,7 +58,6 @@ struct Record {
 /// An attribute, put together.
 #[derive(Clone, Debug)]
 struct Whole {
-    name: Vec<u16>,
     flags: u16,
     value: Option<Vec<u8>>,
     runs: Vec<Run>,
@@ -83,6 +82,20 @@ pub(crate) fn must_be_clean(path: &Path, when: &str) {
     let checker = Checker::check(fs::read(path).unwrap());
     let shown: Vec<_> = checker.problems.iter().take(20).collect();
     assert!(shown.is_empty(), "{when}: {shown:#?}");
+}
+
+/// How many records a file has.
+pub(crate) fn records_of(path: &Path, number: u64) -> usize {
+    let checker = Checker::check(fs::read(path).unwrap());
+    let parts = checker.parts(number);
+    parts.iter().map(|part| part.record).collect::<BTreeSet<_>>().len()
+}
+
+/// The number of a file's security descriptor.
+pub(crate) fn security_of(path: &Path, number: u64) -> u32 {
+    let checker = Checker::check(fs::read(path).unwrap());
+    let information = checker.attribute(number, 0x10, &[]).unwrap().value.unwrap();
+    u32_at(&information, 0x34)
 }
 
 fn restored(raw: &[u8], magic: &[u8]) -> Result<Vec<u8>, String> {
@@ -332,7 +345,6 @@ impl Checker {
         parts.sort_by_key(|part| part.vcn);
         let first = parts.first()?.clone();
         Some(Whole {
-            name: first.name.clone(),
             flags: first.flags,
             size: first.value.as_ref().map_or(first.sizes.1, |value| value.len() as u64),
             initialized: first.sizes.2,

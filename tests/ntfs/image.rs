@@ -65,10 +65,37 @@ impl Image {
         Arc::new(FileDisk::open_writable(&self.path).unwrap())
     }
 
-    /// As the boot sector says, up to 64 KiB.
-    pub(crate) fn cluster_size(&self) -> u64 {
+    fn boot(&self) -> [u8; 512] {
         let mut boot = [0; 512];
         self.disk().read_at(0, &mut boot).unwrap();
+        boot
+    }
+
+    /// Byte offset of `$MFT`, on a volume with records of 1 KiB.
+    pub(crate) fn mft(&self) -> u64 {
+        u64::from_le_bytes(self.boot()[0x30..0x38].try_into().unwrap()) * self.cluster_size()
+    }
+
+    /// Copies the first records of `$MFT` to `$MFTMirr`.
+    pub(crate) fn mirror_again(&self) {
+        let mirror = u64::from_le_bytes(self.boot()[0x38..0x40].try_into().unwrap()) * self.cluster_size();
+        let mut records = [0; 4096];
+        self.disk().read_at(self.mft(), &mut records).unwrap();
+        self.disk().write_at(mirror, &records).unwrap();
+    }
+
+    /// Byte offset of `$LogFile`, which mkntfs makes in one piece.
+    pub(crate) fn log_file(&self) -> u64 {
+        let output = run(Command::new("ntfscluster").args(["-f", "-I", "2"]).arg(&self.path));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut numbers = text.lines().last().unwrap().split_whitespace();
+        let lcn: u64 = numbers.nth(1).unwrap().parse().unwrap();
+        lcn * self.cluster_size()
+    }
+
+    /// As the boot sector says, up to 64 KiB.
+    pub(crate) fn cluster_size(&self) -> u64 {
+        let boot = self.boot();
         u64::from(u16::from_le_bytes([boot[0x0b], boot[0x0c]])) * u64::from(boot[0x0d])
     }
 
@@ -99,24 +126,30 @@ impl Image {
         }
         let point = self.folder.path().join("mount");
         fs::create_dir_all(&point).unwrap();
-        let options = format!("streams_interface=xattr,{options}");
-        run(Command::new("ntfs-3g")
+        let options = format!("no_detach,streams_interface=xattr,{options}");
+        let mut daemon = Command::new("ntfs-3g")
             .args(["-o", &options])
             .arg(&self.path)
-            .arg(&point));
+            .arg(&point)
+            .spawn()
+            .expect("ntfs-3g is needed by this test");
+        let is_mounted = || {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+            mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
+        };
+        let up = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            is_mounted() || daemon.try_wait().unwrap().is_some()
+        });
+        assert!(up && is_mounted(), "ntfs-3g does not mount {} ({options})", self.path.display());
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inside(&point)));
         let unmounted = (0..100).any(|attempt| {
             std::thread::sleep(std::time::Duration::from_millis(attempt));
             Command::new("umount").arg(&point).status().unwrap().success()
         });
         assert!(unmounted, "{} stays mounted", point.display());
-        // The daemon ends after the mount is gone.
-        let released = (0..200).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            let users = Command::new("fuser").arg(&self.path).output();
-            users.map_or(true, |output| !output.status.success())
-        });
-        assert!(released, "ntfs-3g does not end");
+        // What it has written is there when it has ended.
+        assert!(daemon.wait().unwrap().success(), "ntfs-3g failed");
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }

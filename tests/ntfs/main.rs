@@ -9,7 +9,15 @@
 )]
 
 mod checker;
+mod compression;
+mod free_space;
+mod hostile;
 mod image;
+mod large_structures;
 mod model;
 mod random_edits;
 mod reading;
+mod refusals;
+mod samples;
+mod security;
+mod turns;

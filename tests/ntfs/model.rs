@@ -1,6 +1,6 @@
 //! What a volume should hold, in memory; random edits done to both; and comparing.
 
-use rehome::fs::{Attributes, Edit, FileSystem, GuestPath, Node, mode, ntfs::Ntfs};
+use rehome::fs::{Attributes, Edit, FileSystem, GuestPath, Node, mode};
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsStr,
@@ -495,9 +495,4 @@ pub(crate) fn contents(fs: &dyn FileSystem, node: Node) -> Vec<u8> {
         }
         contents.extend_from_slice(&buffer[..count]);
     }
-}
-
-/// As [`Model::read`], of a volume that is open.
-pub(crate) fn model_of(ntfs: &Ntfs) -> Model {
-    Model::read(ntfs)
 }

@@ -201,6 +201,27 @@ impl Ntfs {
         Ok(best)
     }
 
+    /// Clusters that contents leave free, so that the tables have room for what belongs to them: new blocks of directories,
+    /// more records, a descriptor. An edit that fails for want of room has then changed nothing, or all of it.
+    pub(super) fn reserve(&self) -> u64 {
+        const BYTES: u64 = 1 << 20;
+        const CLUSTERS: u64 = 24;
+        BYTES.div_ceil(self.boot.cluster_size).max(CLUSTERS)
+    }
+
+    /// Is there room for `count` more clusters of contents?
+    pub(super) fn must_have_room(&self, count: u64) -> Result<()> {
+        let free = self.free_clusters()?;
+        if free >= count.saturating_add(self.reserve()) {
+            return Ok(());
+        }
+        Err(self.fault(NtfsError::Full(format!(
+            "has {free} clusters of {} bytes free, where {count} are wanted and {} are kept for the filesystem's own tables",
+            self.boot.cluster_size,
+            self.reserve()
+        ))))
+    }
+
     /// Takes `count` clusters, in as few runs as can be, the first from `goal` on if that is free.
     pub(super) fn allocate_clusters(&mut self, count: u64, goal: Option<u64>) -> Result<Vec<Range<u64>>> {
         self.allocate_with_room(count, goal, 0)

@@ -102,6 +102,12 @@ impl Ntfs {
                 None => vec![(name.to_vec(), namespace::POSIX)],
             }
         };
+        if usize::from(file.header.links) + names.len() > usize::from(MOST_LINKS) {
+            return Err(self.fault(NtfsError::Full(format!(
+                "file record {} has {} names, and {MOST_LINKS} are the most that there can be",
+                file.number, file.header.links
+            ))));
+        }
         let facts = self.facts(file)?;
         for (name, namespace) in names {
             let name = FileName {
@@ -115,12 +121,6 @@ impl Ntfs {
             self.insert_entry(directory, &DIRECTORY, entry)?;
             file.attributes.push(OwnedAttribute::resident(kind::FILE_NAME, &[], key));
             file.header.links = file.header.links.saturating_add(1);
-        }
-        if file.header.links > MOST_LINKS {
-            return Err(self.fault(NtfsError::Full(format!(
-                "file record {} has {MOST_LINKS} names, the most that there can be",
-                file.number
-            ))));
         }
         Ok(())
     }

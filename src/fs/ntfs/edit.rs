@@ -182,6 +182,16 @@ impl Ntfs {
         Ok(())
     }
 
+    /// The file's record says what it has now, also where writing it ended for want of room.
+    fn after_writing(&mut self, mut file: EditedFile, done: Result<()>) -> Result<()> {
+        if done.is_ok() {
+            self.set_attribute_bit(&mut file, attribute::ARCHIVE, true)?;
+            self.touch(&mut file, &[Stamp::Modified, Stamp::Changed])?;
+        }
+        self.store_touched(file)?;
+        done
+    }
+
     /// Takes a name away, and the file with its last.
     fn unlink(&mut self, directory: &mut EditedFile, mut file: EditedFile, name: &super::FileName) -> Result<()> {
         if file.is_directory() {
@@ -266,13 +276,11 @@ impl Edit for Ntfs {
                 "mode {kind:o}: files, directories and links can be made"
             ))));
         }
-        let parent = self.load_directory(directory)?;
-        let there = self.find_edited(&parent, &units)?;
-        self.keep(parent);
         self.in_directory(directory, |ntfs, parent| {
-            if there.is_some() {
+            if ntfs.find_edited(parent, &units)?.is_some() {
                 return Err(ntfs.exists(parent, &units));
             }
+            ntfs.must_have_room(0)?;
             let mut file = ntfs.new_file(parent, kind)?;
             ntfs.add_name(parent, &mut file, &units, true)?;
             let number = file.number;
@@ -302,6 +310,7 @@ impl Edit for Ntfs {
             if ntfs.find_edited(parent, &units)?.is_some() {
                 return Err(ntfs.exists(parent, &units));
             }
+            ntfs.must_have_room(0)?;
             let mut file = ntfs.load_users(node)?;
             ntfs.add_name(parent, &mut file, &units, false)?;
             ntfs.touch(&mut file, &[Stamp::Changed])?;
@@ -318,22 +327,21 @@ impl Edit for Ntfs {
             }
             None => false,
         };
+        self.must_have_room(0)?;
         if is_link {
             self.replace_target(&mut file, contents)?;
-        } else {
-            self.replace_contents(&mut file, contents)?;
-            self.set_attribute_bit(&mut file, attribute::ARCHIVE, true)?;
+            self.touch(&mut file, &[Stamp::Modified, Stamp::Changed])?;
+            return self.store_touched(file);
         }
-        self.touch(&mut file, &[Stamp::Modified, Stamp::Changed])?;
-        self.store_touched(file)
+        let done = self.replace_contents(&mut file, contents);
+        self.after_writing(file, done)
     }
 
     fn append(&mut self, node: Node, contents: &mut dyn Read) -> Result<()> {
         let mut file = self.load_users(node)?;
-        self.append_contents(&mut file, contents)?;
-        self.set_attribute_bit(&mut file, attribute::ARCHIVE, true)?;
-        self.touch(&mut file, &[Stamp::Modified, Stamp::Changed])?;
-        self.store_touched(file)
+        self.must_have_room(0)?;
+        let done = self.append_contents(&mut file, contents);
+        self.after_writing(file, done)
     }
 
     fn remove(&mut self, directory: Node, name: &[u8]) -> Result<()> {
@@ -354,6 +362,7 @@ impl Edit for Ntfs {
 
     fn rename(&mut self, from: (Node, &[u8]), to: (Node, &[u8])) -> Result<()> {
         let new = name::check_new(to.1).map_err(|e| self.fault(e))?;
+        self.must_have_room(0)?;
         let source = self.load_directory(from.0)?;
         let old = match name::from_bytes(from.1) {
             Some(units) => self.find_edited(&source, &units)?,
@@ -433,6 +442,7 @@ impl Edit for Ntfs {
             return unsupported(self, "is no name of an extended attribute: user.STREAM or system.ntfs_*");
         };
         let mut file = self.load_users(node)?;
+        self.must_have_room(0)?;
         match (&parsed, value) {
             (Name::Stream(units), value) => self.set_stream(&mut file, units, value)?,
             (Name::SecurityDescriptor, Some(value)) => self.set_security(&mut file, value)?,

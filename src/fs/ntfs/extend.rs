@@ -124,3 +124,59 @@ const MAXIMUM: u64 = 32;
 fn reparse_key(file: Reference, tag: u32) -> Vec<u8> {
     [&tag.to_le_bytes()[..], &file.encode().to_le_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        disk::FileDisk,
+        fs::{Edit as _, FileSystem as _, Node, mode},
+    };
+    use std::{process::Command, sync::Arc};
+
+    /// A journal as Windows makes it: who follows it is told to look at everything anew.
+    #[test]
+    fn the_journal_of_changes_gets_a_new_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volume");
+        FileDisk::create(&path, 24 << 20).unwrap();
+        let mut mkntfs = Command::new("mkntfs");
+        let made = mkntfs.args(["-q", "-Q", "-F"]).arg(&path).output().expect("mkntfs is needed by this test");
+        assert!(made.status.success(), "{made:?}");
+        let open = || Ntfs::open(Arc::new(FileDisk::open_writable(&path).unwrap())).unwrap();
+        // Greatest size, growth, identity, where it begins.
+        let before: Vec<u8> = [1 << 25, 1 << 22, 7, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+        let mut ntfs = open();
+        ntfs.edit().unwrap();
+        let root = ntfs.root();
+        let journal = ntfs.create(root, b"journal", mode::FILE | 0o644).unwrap();
+        ntfs.set_extended(journal, b"user.$J", Some(&[0; 100])).unwrap();
+        ntfs.set_extended(journal, b"user.$Max", Some(&before)).unwrap();
+        // The rooms above may not put anything into `$Extend`.
+        let mut directory = ntfs.load(number::ROOT).unwrap();
+        let mut file = ntfs.load(journal.0).unwrap();
+        let named = ntfs.find_edited(&directory, &"journal".encode_utf16().collect::<Vec<_>>()).unwrap().unwrap();
+        ntfs.take_name(&mut directory, &mut file, &named.name).unwrap();
+        ntfs.store(directory).unwrap();
+        let mut extend = ntfs.load(number::EXTEND).unwrap();
+        let name: Vec<u16> = "$UsnJrnl".encode_utf16().collect();
+        ntfs.add_name(&mut extend, &mut file, &name, true).unwrap();
+        ntfs.store(extend).unwrap();
+        ntfs.store(file).unwrap();
+        drop(ntfs);
+        let maximum = || open().extended(journal, b"user.$Max").unwrap().unwrap();
+        assert_eq!(maximum(), before);
+        // Looking does not touch it.
+        let mut ntfs = open();
+        ntfs.edit().unwrap().commit().unwrap();
+        assert_eq!(maximum(), before);
+        let edit = ntfs.edit().unwrap();
+        edit.set_clock(1_700_000_000);
+        edit.create(Node(number::ROOT), b"new", mode::FILE | 0o644).unwrap();
+        edit.commit().unwrap();
+        let after = maximum();
+        assert_eq!(after[..16], before[..16]);
+        assert_eq!(after[16..24], 133_444_736_000_000_000_u64.to_le_bytes());
+        assert_eq!(after[24..], 100_u64.to_le_bytes());
+    }
+}

@@ -156,15 +156,9 @@ impl Ntfs {
         let data = file.attribute(kind::DATA, &[]);
         let size = data.map_or(0, OwnedAttribute::size);
         let mut clusters = Clusters::default();
-        let mut buffer = vec![0; self.piece()];
-        let mut offset = 0;
-        while offset < size {
-            let count = self.read_contents(number, offset, &mut buffer)?;
-            if count == 0 {
-                return Err(self.damaged(number, format!("ends at byte {offset} of {size}")));
-            }
-            self.add_piece(&mut clusters, &mut buffer, count, size - offset > count as u64)?;
-            offset += count as u64;
+        if let Err(error) = self.copy_contents(number, size, &mut clusters) {
+            self.free_value(&Value::Clusters(clusters))?;
+            return Err(error);
         }
         self.drop_filter(file)?;
         self.remove_attribute(file, (kind::DATA, &[]))?;
@@ -173,6 +167,21 @@ impl Ntfs {
         file.attributes.push(data);
         self.open.replace(None);
         self.set_attribute_bit(file, attribute::COMPRESSED | attribute::SPARSE, false)
+    }
+
+    /// Writes all that can be read of a file to new clusters.
+    fn copy_contents(&mut self, number: u64, size: u64, clusters: &mut Clusters) -> Result<()> {
+        let mut buffer = vec![0; self.piece()];
+        let mut offset = 0;
+        while offset < size {
+            let count = self.read_contents(number, offset, &mut buffer)?;
+            if count == 0 {
+                return Err(self.damaged(number, format!("ends at byte {offset} of {size}")));
+            }
+            self.add_piece(clusters, &mut buffer, count, size - offset > count as u64)?;
+            offset += count as u64;
+        }
+        Ok(())
     }
 
     /// Adds the first `count` bytes of `buffer`, which has room for whole clusters, to contents that end with a whole
@@ -184,6 +193,7 @@ impl Ntfs {
         let needed = (count as u64).div_ceil(self.boot.cluster_size);
         let room = if more { ROOM / self.boot.cluster_size } else { 0 };
         let start = self.byte(clusters.end());
+        self.must_have_room(needed)?;
         self.extend(clusters, needed, room)?;
         clusters.size = start + count as u64;
         clusters.initialized = clusters.size;
@@ -193,11 +203,10 @@ impl Ntfs {
 
     /// The contents of a file without any: `start`, and then what comes. They stay in the record if there is room.
     fn write_contents(&mut self, file: &mut EditedFile, start: Vec<u8>, contents: &mut dyn Read) -> Result<()> {
-        let io_error = |ntfs: &Self, e| Error::io(ntfs.disk.label(), e);
         let mut buffer = start;
         let mut used = buffer.len();
         buffer.resize(self.piece().max(used), 0);
-        used += fill(contents, buffer.get_mut(used..).unwrap_or_default()).map_err(|e| io_error(self, e))?;
+        used += fill(contents, buffer.get_mut(used..).unwrap_or_default()).map_err(|e| Error::io(self.disk.label(), e))?;
         if used <= self.boot.record_size {
             let value = buffer.get(..used).unwrap_or_default().to_vec();
             file.attributes.push(OwnedAttribute::resident(kind::DATA, &[], value));
@@ -207,25 +216,34 @@ impl Ntfs {
             self.remove_attribute(file, (kind::DATA, &[]))?;
         }
         let mut clusters = Clusters::default();
-        let length = buffer.len();
-        loop {
-            let written = self.add_piece(&mut clusters, &mut buffer, used, used == length);
-            if let Err(error) = written {
-                // A full filesystem is no damaged one: what was taken is given back.
-                self.free_value(&Value::Clusters(clusters))?;
-                return Err(error);
-            }
-            if used < length {
-                break;
-            }
-            used = fill(contents, &mut buffer).map_err(|e| io_error(self, e))?;
-            if used == 0 {
-                break;
-            }
+        if let Err(error) = self.write_pieces(&mut clusters, &mut buffer, used, contents) {
+            // A full filesystem is no damaged one: what was taken is given back, and the file is empty.
+            self.free_value(&Value::Clusters(clusters))?;
+            file.set_value(kind::DATA, &[], Vec::new());
+            return Err(error);
         }
         let mut data = OwnedAttribute::resident(kind::DATA, &[], Vec::new());
         data.value = Value::Clusters(clusters);
         file.attributes.push(data);
+        Ok(())
+    }
+
+    /// Adds the first `used` bytes of `buffer`, and then what comes, to contents that end with a whole cluster.
+    fn write_pieces(
+        &mut self,
+        clusters: &mut Clusters,
+        buffer: &mut [u8],
+        mut used: usize,
+        contents: &mut dyn Read,
+    ) -> Result<()> {
+        let length = buffer.len();
+        while used > 0 {
+            self.add_piece(clusters, buffer, used, used == length)?;
+            if used < length {
+                break;
+            }
+            used = fill(contents, buffer).map_err(|e| Error::io(self.disk.label(), e))?;
+        }
         Ok(())
     }
 
@@ -235,11 +253,19 @@ impl Ntfs {
             return Ok(());
         };
         let mut data = file.attributes.remove(position);
+        let mut done = Ok(());
         if let Value::Clusters(clusters) = &mut data.value {
-            self.extend_contents(clusters, contents)?;
+            // What was there is there still if there was no room for more.
+            let size = clusters.size;
+            done = self.extend_contents(clusters, contents);
+            if done.is_err() {
+                self.truncate(clusters, size.div_ceil(self.boot.cluster_size))?;
+                clusters.size = clusters.size.min(size);
+                clusters.initialized = clusters.initialized.min(size);
+            }
         }
         file.attributes.push(data);
-        Ok(())
+        done
     }
 
     fn extend_contents(&mut self, clusters: &mut Clusters, contents: &mut dyn Read) -> Result<()> {
@@ -282,20 +308,9 @@ impl Ntfs {
                 used = into;
             }
         }
-        loop {
-            let rest = buffer.get_mut(used..).unwrap_or_default();
-            used += fill(contents, rest).map_err(|e| Error::io(self.disk.label(), e))?;
-            if used == 0 {
-                break;
-            }
-            let length = buffer.len();
-            self.add_piece(clusters, &mut buffer, used, used == length)?;
-            if used < length {
-                break;
-            }
-            used = 0;
-        }
-        Ok(())
+        let rest = buffer.get_mut(used..).unwrap_or_default();
+        used += fill(contents, rest).map_err(|e| Error::io(self.disk.label(), e))?;
+        self.write_pieces(clusters, &mut buffer, used, contents)
     }
 
     /// Windows keeps in extended attributes what it has checked of a file's contents.

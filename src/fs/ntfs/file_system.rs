@@ -93,7 +93,12 @@ impl FileSystem for Ntfs {
     }
 
     fn free_bytes(&self) -> Result<u64> {
-        Ok(self.byte(self.free_clusters()?))
+        let free = self.free_clusters()?.saturating_sub(self.reserve());
+        Ok(self.byte(free))
+    }
+
+    fn allow_dirty(&mut self) {
+        self.dirty_is_allowed = true;
     }
 
     fn edit(&mut self) -> Result<&mut dyn Edit> {

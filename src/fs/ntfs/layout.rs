@@ -135,8 +135,9 @@ impl Filled {
 
 /// Shares out to as many records as are needed, with `list` bytes of the first for the attribute list.
 fn share_out(shape: &Shape, attributes: &[OwnedAttribute], list: usize) -> Parsed<Vec<Vec<Piece>>> {
-    let mut records = vec![Filled::new(shape.first.saturating_sub(list))];
-    // The map of `$MFT` takes what the rest leaves of the first record.
+    // The map of `$MFT` takes what the rest leaves of the first record, which must be something.
+    let for_map = if shape.is_mft { shape.first / 4 } else { 0 };
+    let mut records = vec![Filled::new(shape.first.saturating_sub(list + for_map))];
     let is_map = |attribute: &OwnedAttribute| {
         shape.is_mft && attribute.kind == kind::DATA && attribute.name.is_empty()
     };
@@ -144,6 +145,9 @@ fn share_out(shape: &Shape, attributes: &[OwnedAttribute], list: usize) -> Parse
         attributes.iter().enumerate().partition(|(_, attribute)| is_map(attribute));
     for (index, attribute) in others.into_iter().chain(maps) {
         if attribute.kind == kind::STANDARD_INFORMATION || is_map(attribute) {
+            if let Some(first) = records.first_mut().filter(|_| is_map(attribute)) {
+                first.left += for_map;
+            }
             let first = records.first_mut().map_or(0, |first| first.left);
             let encoded = attribute.encode(0, first, shape.cluster_size)?;
             let (bytes, next) = encoded.ok_or_else(|| too_large(attribute, first))?;
@@ -152,7 +156,9 @@ fn share_out(shape: &Shape, attributes: &[OwnedAttribute], list: usize) -> Parse
                 vcn: 0,
                 bytes,
             };
-            records.first_mut().into_iter().for_each(|first| first.put(piece.clone()));
+            if let Some(first) = records.first_mut() {
+                first.put(piece);
+            }
             if next != 0 {
                 share_rest(shape, &mut records, (index, attribute), next)?;
             }
@@ -278,7 +284,7 @@ mod tests {
     /// Every attribute is there once and whole, in order, and each record has room for what it gets.
     fn must_be_right(shape: &Shape, attributes: &[OwnedAttribute]) -> Layout {
         let layout = layout(shape, attributes).unwrap();
-        let mut clusters = vec![0; attributes.len()];
+        let mut parts = vec![Vec::new(); attributes.len()];
         let mut seen = vec![false; attributes.len()];
         for (record, pieces) in layout.records.iter().enumerate() {
             let used: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -296,14 +302,20 @@ mod tests {
                 assert_eq!(length, piece.bytes.len());
                 if let attribute::Form::NonResident(part) = read.form {
                     assert_eq!(part.vcns.start, piece.vcn);
-                    assert_eq!(clusters[piece.index], piece.vcn, "parts in order");
-                    clusters[piece.index] = part.vcns.end;
+                    parts[piece.index].push(part.vcns);
                 }
             }
         }
         assert!(seen.iter().all(|seen| *seen));
-        for (attribute, end) in attributes.iter().zip(clusters) {
+        for (attribute, mut parts) in attributes.iter().zip(parts) {
             if let Value::Clusters(of) = &attribute.value {
+                let is_map = shape.is_mft && attribute.kind == kind::DATA && attribute.name.is_empty();
+                assert!(!is_map || parts.is_sorted_by_key(|part| part.start), "a map in order");
+                parts.sort_by_key(|part| part.start);
+                let end = parts.into_iter().fold(0, |end, part| {
+                    assert_eq!(part.start, end, "no gaps");
+                    part.end
+                });
                 assert_eq!(of.end(), end);
             }
         }

@@ -231,13 +231,14 @@ impl Ntfs {
 
     /// Sets a value that may be long; it goes to clusters if the record has no room for it.
     pub(super) fn replace_value(&mut self, file: &mut EditedFile, key: Key<'_>, bytes: Vec<u8>) -> Result<()> {
-        self.remove_attribute(file, key)?;
         let mut attribute = OwnedAttribute::resident(key.0, key.1, Vec::new());
         if bytes.len() > self.boot.record_size {
+            self.must_have_room((bytes.len() as u64).div_ceil(self.boot.cluster_size))?;
             attribute.value = Value::Clusters(self.write_to_new_clusters(&bytes)?);
         } else {
             attribute.value = Value::Resident { bytes, indexed: 0 };
         }
+        self.remove_attribute(file, key)?;
         file.attributes.push(attribute);
         Ok(())
     }

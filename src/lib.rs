@@ -8,6 +8,8 @@
 //! | [`watch`] | watching and cancelling a long job |
 //! | [`disk`] | bytes at offsets, and what is made of them |
 //! | [`image`] | image formats: raw, qcow2 |
+//! | [`nbd`] | network block devices: the protocol, and a client that is a disk |
+//! | [`locator`] | from words to disks: a path, a device, an export, an archive |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
 //! | [`driver`] | kernel module indexes, initramfs images |
@@ -23,6 +25,7 @@
 //! | [`output`] | what the new home wants beside disks; the report |
 //! | [`qemu`] | starting a throw-away snapshot |
 //! | [`source`] | the disks of a job, opened |
+//! | `transfer` | one disk into an image at a destination, and read back |
 //! | [`convert`] | a job from end to end |
 //! | [`cli`] | the command line |
 
@@ -36,13 +39,16 @@ pub mod fs;
 pub mod guest;
 pub mod image;
 pub mod job;
+pub mod locator;
 pub mod machine;
 pub mod matching;
+pub mod nbd;
 pub mod output;
 pub mod plan;
 pub mod qemu;
 pub mod rewrite;
 pub mod source;
+mod transfer;
 pub mod undo;
 pub mod volume;
 pub mod watch;

@@ -2,7 +2,7 @@
 //! into a system begins here.
 
 use crate::{
-    destination,
+    copy, destination,
     disk::{self, Digest, Disk, Error, Kind, Overlay, Recorder},
     fs::{
         FileSystem, Identity, Mounts,
@@ -10,13 +10,20 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::{self, Beside, Format},
+    image::{self, Format, ova::Package},
     job::Source,
+    locator::{self, Passing, Reading},
     machine::Firmware,
-    output::{Report, SourceFacts, VolumeFacts},
+    output::{ManifestState, PackageFacts, Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
+    watch::Watch,
 };
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The disks of a source, opened for reading only.
 #[derive(Debug)]
@@ -24,6 +31,13 @@ pub struct Opened {
     source: Source,
     disks: Vec<Arc<dyn Disk>>,
     formats: Vec<Format>,
+    paths: Vec<PathBuf>,
+    /// Names of those that have no path.
+    others: Vec<String>,
+    lasts: bool,
+    packages: Vec<(String, Package)>,
+    passing: Vec<(String, Passing)>,
+    remarks: Vec<String>,
 }
 
 /// Disks that may be written (overlays, or images that are edited in place), and all that is on them.
@@ -70,43 +84,171 @@ pub struct Examined {
     /// What somebody should look at.
     pub warnings: Vec<String>,
     sources: Vec<SourceFacts>,
+    packages: Vec<PackageFacts>,
     volumes: Vec<VolumeFacts>,
 }
 
 impl Opened {
-    /// Opens the disks of `source`. A file's format is what its first bytes say unless the user names it; a block device is
-    /// raw unless the user names it.
+    /// Opens the disks of `source`. A file's format is what its first bytes say unless the user names it; a block device
+    /// or an export is raw unless the user names it.
     ///
     /// # Errors
     /// Those of the disks; `Unsupported` for a format that is not known.
-    pub fn open(source: &Source) -> disk::Result<Self> {
-        let named = source.format;
-        let mut disks: Vec<Arc<dyn Disk>> = Vec::new();
-        let mut formats = Vec::new();
-        for path in &source.disks {
-            let container = disk::open_source(path, source.sector_size)?;
-            let format = match named {
-                Some(format) => format,
-                None if is_block_device(path)? => Format::Raw,
-                None => image::detect(&*container)?,
-            };
-            disks.push(image::open(container, Some(format), &Beside::new(path))?);
-            formats.push(format);
-        }
-        Ok(Self {
+    pub fn open(source: &Source, watch: &dyn Watch) -> disk::Result<Self> {
+        let reading = Reading {
+            format: source.format,
+            sector_size: source.sector_size,
+            snapshot: source.snapshot.clone(),
+            directly: source.directly,
+            forward: source.forward,
+            size: source.size,
+            temporary_folder: source.temporary_folder.clone(),
+        };
+        let mut opened = Self {
             source: source.clone(),
-            disks,
-            formats,
-        })
+            disks: Vec::new(),
+            formats: Vec::new(),
+            paths: Vec::new(),
+            others: Vec::new(),
+            lasts: true,
+            packages: Vec::new(),
+            passing: Vec::new(),
+            remarks: Vec::new(),
+        };
+        for locator in &source.disks {
+            let one = locator::open_source(locator, &reading, watch)?;
+            for image in one.disks {
+                opened.formats.push(image.format());
+                opened.disks.push(image);
+            }
+            match one.path {
+                Some(path) => {
+                    let beside = one.package.iter().flat_map(Package::files_beside);
+                    let mut files: Vec<PathBuf> = beside.map(|name| path.with_file_name(name)).collect();
+                    files.retain(|file| *file != path);
+                    opened.paths.push(path);
+                    opened.paths.append(&mut files);
+                }
+                None => opened.others.push(locator.to_string()),
+            }
+            opened.lasts &= one.lasts;
+            opened
+                .packages
+                .extend(one.package.map(|package| (locator.to_string(), package)));
+            opened
+                .passing
+                .extend(one.passing.map(|passing| (locator.to_string(), passing)));
+            opened.remarks.extend(one.remarks);
+        }
+        Ok(opened)
     }
 
-    /// The paths that they were opened by.
-    pub fn paths(&self) -> Vec<&Path> {
-        self.source
-            .disks
-            .iter()
-            .map(std::path::PathBuf::as_path)
-            .collect()
+    /// They can be opened again, and are the same then: a run that breaks can be resumed.
+    pub fn lasts(&self) -> bool {
+        self.lasts
+    }
+
+    /// The only disk, and its format.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if there are several.
+    pub fn the_disk(&self) -> disk::Result<(&Arc<dyn Disk>, Format)> {
+        match (self.disks.as_slice(), self.formats.as_slice()) {
+            ([disk], [format]) => Ok((disk, *format)),
+            (disks, _) => {
+                let labels: Vec<&str> = disks.iter().map(|disk| disk.label()).collect();
+                let text = format!(
+                    "is {} disks ({}), and one is wanted here: unpack the package with tar and name the disk",
+                    disks.len(),
+                    labels.join(", ")
+                );
+                Err(Error::new(Kind::Unsupported, "the source", text))
+            }
+        }
+    }
+
+    /// What somebody should know of how they are read.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Can they be edited where they lie?
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for disks that lie within a package.
+    pub fn must_be_editable(&self) -> disk::Result<()> {
+        match self.packages.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let text =
+                    "is a package, whose manifest an edit would break: convert its disks to files first";
+                Err(Error::new(Kind::Unsupported, &**name, text))
+            }
+        }
+    }
+
+    /// What the packages among them say of themselves.
+    pub fn packages(&self) -> Vec<PackageFacts> {
+        let facts = |(name, package): &(String, Package)| PackageFacts {
+            package: name.clone(),
+            hardware: package.hardware().clone(),
+            manifest: if package.has_manifest() {
+                ManifestState::NotRead
+            } else {
+                ManifestState::Absent
+            },
+        };
+        let passing = self.passing.iter().filter_map(|(name, passing)| {
+            let hardware = passing.hardware()?.clone();
+            let (package, manifest) = (name.clone(), ManifestState::NotRead);
+            Some(PackageFacts {
+                package,
+                hardware,
+                manifest,
+            })
+        });
+        self.packages.iter().map(facts).chain(passing).collect()
+    }
+
+    /// Those that are read as they pass end where they should; `false`: one of them is a package without a manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for what is cut short, goes on, or has another digest than its manifest says.
+    pub fn must_be_at_end(&self) -> disk::Result<bool> {
+        let mut compared = true;
+        for (_, passing) in &self.passing {
+            compared &= passing.must_be_at_end()? || passing.hardware().is_none();
+        }
+        Ok(compared)
+    }
+
+    /// Compares every file of the packages among them with its digest in the manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] with the name of the file that is another; those of reading.
+    pub fn verify_manifests(&self, watch: &dyn Watch) -> disk::Result<()> {
+        for (_, package) in &self.packages {
+            package.verify(watch)?;
+        }
+        Ok(())
+    }
+
+    /// What tells these disks from others, and from themselves after a change; see [`copy::source_identity`]. An export
+    /// is known by its address and size.
+    ///
+    /// # Errors
+    /// Those of looking at the files.
+    pub fn identity(&self) -> disk::Result<Digest> {
+        let parts: Vec<PathBuf> = self.paths.iter().flat_map(|path| image::parts(path)).collect();
+        let paths: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+        let files = copy::source_identity(&paths)?;
+        if self.others.is_empty() {
+            return Ok(files);
+        }
+        let sizes: Vec<u64> = self.disks.iter().map(|disk| disk.size()).collect();
+        let facts = (files, &self.others, sizes);
+        let json = serde_json::to_vec(&facts).map_err(|error| Error::io("facts", error.into()))?;
+        Ok(Digest::of(&json))
     }
 
     /// Their formats, in order.
@@ -154,9 +296,10 @@ impl Opened {
             .volumes()
             .map(|(volume, contents)| layer.facts(volume, contents))
             .collect();
-        let mut warnings = layer.scan.warnings.clone();
+        let mut warnings = self.remarks.clone();
+        warnings.extend(layer.scan.warnings.iter().cloned());
         warnings.extend(twins(&volumes));
-        for path in self.paths() {
+        for path in &self.paths {
             if let Some(use_of_it) = destination::in_use(path) {
                 let place = path.display();
                 warnings.push(format!(
@@ -172,6 +315,7 @@ impl Opened {
             inspection,
             warnings,
             sources,
+            packages: self.packages(),
             volumes,
         })
     }
@@ -198,7 +342,10 @@ fn twins(volumes: &[VolumeFacts]) -> Vec<String> {
 
 /// A filesystem that begins in a partition of a dynamic disk may go on elsewhere, and share the partition with others.
 fn not_dynamic(volume: &Volume, detected: Detected) -> disk::Result<Detected> {
-    let dynamic = volume.partition.as_ref().is_some_and(|partition| partition.is_dynamic());
+    let dynamic = volume
+        .partition
+        .as_ref()
+        .is_some_and(|partition| partition.is_dynamic());
     match &detected {
         Detected::FileSystem(filesystem) if dynamic => {
             let text = format!(
@@ -210,14 +357,6 @@ fn not_dynamic(volume: &Volume, detected: Detected) -> disk::Result<Detected> {
         }
         _ => Ok(detected),
     }
-}
-
-fn is_block_device(path: &Path) -> disk::Result<bool> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let metadata = path
-        .metadata()
-        .map_err(|e| Error::io(path.display().to_string(), e))?;
-    Ok(metadata.file_type().is_block_device())
 }
 
 impl Layer {
@@ -456,6 +595,7 @@ impl Examined {
     /// Puts what was found into `report`.
     pub fn describe(&self, report: &mut Report) {
         report.sources.clone_from(&self.sources);
+        report.packages.clone_from(&self.packages);
         report.volumes.clone_from(&self.volumes);
         report.guests.clone_from(&self.inspection.guests);
         report.warnings.clone_from(&self.warnings);
@@ -486,8 +626,16 @@ impl Examined {
         Err(Error::new(Kind::NotFound, root, text))
     }
 
-    /// What probably starts a system that is not understood: an EFI system partition is there, or not.
+    /// What probably starts a system that is not understood: what a package says of its machine, else an EFI system
+    /// partition is there, or not.
     pub fn likely_firmware(&self) -> Firmware {
+        let packages = self.packages.iter();
+        let mut said = packages.filter_map(|package| package.hardware.firmware.as_deref());
+        match said.next() {
+            Some("efi") => return Firmware::Uefi,
+            Some("bios") => return Firmware::Bios,
+            _ => {}
+        }
         let is_esp = |volume: &Volume| {
             let kind = volume.partition.as_ref().map(|partition| partition.kind.as_str());
             matches!(kind, Some("ef" | "EF")) || kind == Some(EFI_SYSTEM_PARTITION)
@@ -497,6 +645,19 @@ impl Examined {
         } else {
             Firmware::Bios
         }
+    }
+
+    /// Memory in MiB and processors of the machine that a package describes.
+    pub fn described_size(&self) -> (Option<u64>, Option<u32>) {
+        let memory = self.packages.iter().filter_map(|package| package.hardware.memory);
+        let processors = self
+            .packages
+            .iter()
+            .filter_map(|package| package.hardware.processors);
+        (
+            memory.map(|bytes| bytes >> 20).find(|mib| *mib > 0),
+            processors.into_iter().find(|count| *count > 0),
+        )
     }
 
     /// A seed that follows from the facts of the disks: the same system gives the same addresses.

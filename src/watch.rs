@@ -6,6 +6,8 @@ pub trait Watch: Sync {
     fn stage(&self, name: &str, bytes: u64);
     /// `bytes` more are done.
     fn advance(&self, bytes: u64);
+    /// Something that whoever watches should know at once: the job pauses, or goes on. One sentence.
+    fn say(&self, _text: &str) {}
     /// Ctrl-C, a closed window, a lost operator: stop at the next safe point.
     fn cancelled(&self) -> bool;
 }

@@ -320,7 +320,7 @@ fn a_killed_conversion_resumes_to_identical_bytes() {
         for attempt in 0..200 {
             let resume: &[&str] = if work.exists() { &["--resume"] } else { &[] };
             let mut child = start(&words(&out, resume));
-            thread::sleep(Duration::from_millis(20 + attempt % 40 * 10));
+            thread::sleep(Duration::from_millis(5 + attempt % 40 * 10));
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();
                 killed += 1;
@@ -362,7 +362,8 @@ fn a_run_is_not_resumed_in_another_format() {
         "-o",
         text(&out),
     ];
-    for attempt in 0..100 {
+    let ledger = || fs::metadata(work.join("ledgers/guest")).map_or(0, |metadata| metadata.len());
+    for _ in 0..100 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rehome"));
         let mut child = child
             .args(words)
@@ -370,11 +371,12 @@ fn a_run_is_not_resumed_in_another_format() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(60 + attempt * 5));
+        while ledger() <= 1000 && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        let ledger = fs::metadata(work.join("ledgers/guest")).map_or(0, |metadata| metadata.len());
-        if ledger > 1000 {
+        if ledger() > 1000 {
             break;
         }
         let _ = fs::remove_dir_all(&work);

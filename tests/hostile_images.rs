@@ -10,7 +10,7 @@
 
 use rehome::{
     disk::{Disk, Error, FileDisk, Kind, MemoryDisk},
-    image::{self, Beside, Format, Image, NoNeighbours, qcow2::Qcow2},
+    image::{self, Beside, Check, Format, Image, NoNeighbours, qcow2::Qcow2},
     volume::scan,
 };
 use std::{
@@ -79,7 +79,6 @@ fn lying_headers_are_refused_and_say_why() {
     open(sound.clone()).unwrap();
     let lies: &[(usize, &[u8], Kind, &str)] = &[
         (0, b"QFI\xfa", Kind::Corrupt, "is no qcow2 image"),
-        (4, &[0, 0, 0, 1], Kind::Unsupported, "qcow version 1"),
         (4, &[0, 0, 0, 4], Kind::Unsupported, "qcow version 4"),
         (20, &[0, 0, 0, 8], Kind::Corrupt, "clusters of 2^8"),
         (20, &[0, 0, 0, 22], Kind::Corrupt, "clusters of 2^22"),
@@ -117,8 +116,12 @@ fn lying_headers_are_refused_and_say_why() {
             Kind::Corrupt,
             "refcount table of 4294967295 clusters",
         ),
-        (72, &[0, 0, 0, 0, 0, 0, 0, 2], Kind::Corrupt, "marked corrupt"),
-        (72, &[0, 0, 0, 0, 0, 0, 0, 4], Kind::Unsupported, "external file"),
+        (
+            72,
+            &[0, 0, 0, 0, 0, 0, 0, 4],
+            Kind::Unsupported,
+            "in another file, whose name",
+        ),
         (72, &[0x80, 0, 0, 0, 0, 0, 0, 0], Kind::Unsupported, "bit 63"),
         (96, &[0, 0, 0, 7], Kind::Corrupt, "refcounts of 2^7 bits"),
         (100, &[0, 0, 0, 72], Kind::Corrupt, "header of 72 bytes"),
@@ -196,7 +199,7 @@ fn tables_that_lead_astray_are_errors_where_they_are_met() {
         let error = disk.read_at(65536, &mut [0; 65536]).unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt);
         assert!(error.to_string().contains(expected), "{error}");
-        assert!(!disk.check().unwrap().is_empty());
+        assert!(!disk.check().unwrap().is_sound());
         assert!(disk.read_at(3 * MIB - 10, &mut [0; 11]).is_err());
     }
     // Cut short: what is gone is an error, never zeros.
@@ -276,10 +279,10 @@ fn backing_files_are_opened_only_beside_the_image_and_never_guessed() {
             .contains("without its format")
     );
     assert!(
-        open("base", Some("vmdk"))
+        open("base", Some("cloop"))
             .unwrap_err()
             .to_string()
-            .contains("\"vmdk\" is not known")
+            .contains("\"cloop\" is not known")
     );
     let error = open("image", Some("qcow2")).unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
@@ -312,6 +315,89 @@ fn damage(bytes: &mut [u8], dice: &mut Dice, places: &[u64]) {
         if let Some(byte) = bytes.get_mut(place as usize) {
             *byte = value;
         }
+    }
+}
+
+/// Whatever `disk` has become, an edit ends, well or with an error.
+fn edit(disk: Result<Arc<dyn Image>, Error>, end: u64) {
+    let Ok(disk) = disk else {
+        return;
+    };
+    for at in (0..end.min(2 * MIB)).step_by(500_000) {
+        let _ = disk.write_at(at, &[1; 512]);
+        let _ = disk.write_zeros(at + 1000..(at + 70_000).min(end));
+        let _ = disk.discard(at + 100_000..(at + 300_000).min(end));
+    }
+    let _ = disk.repair_leaks();
+    let _ = disk.check();
+}
+
+#[test]
+fn damaged_images_of_every_format_never_panic_and_never_take_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, path) = (folder.path().join("raw"), folder.path().join("image"));
+    let mut bytes = vec![0; 3 << 20];
+    for at in [0, 700_000, 1_500_000, 3 << 20] {
+        bytes[at.min((3 << 20) - 70_000)..][..70_000].fill(7);
+    }
+    std::fs::write(&raw, bytes).unwrap();
+    for (format, options) in [
+        (
+            "qcow2",
+            &["-c", "-o", "cluster_size=4k,compression_type=zstd"][..],
+        ),
+        ("qcow2", &["-c", "-o", "extended_l2=on"]),
+        ("qcow", &[]),
+        ("parallels", &["-o", "cluster_size=64k"]),
+        ("vdi", &[]),
+        ("vdi", &["-o", "static=on"]),
+    ] {
+        let arguments = [
+            &["convert", "-O", format][..],
+            options,
+            &[text(&raw), text(&path)],
+        ];
+        qemu_img(&arguments.concat());
+        if format == "qcow2" {
+            qemu_img(&["snapshot", "-c", "one", text(&path)]);
+            qemu_img(&["bitmap", "--add", text(&path), "bitmap"]);
+        }
+        let format: Format = format.parse().unwrap();
+        let sound = std::fs::read(&path).unwrap();
+        // What is neither zeros nor the data of the disk.
+        let is_structure = |line: &[u8]| line.iter().any(|byte| !matches!(byte, 0 | 7));
+        let lines = sound.chunks(64).zip((0..).step_by(64));
+        let places: Vec<u64> = lines
+            .filter(|(line, _)| is_structure(line))
+            .map(|(_, at)| at)
+            .collect();
+        let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+        let start = Instant::now();
+        for _ in 0..200 {
+            let mut bytes = sound.clone();
+            damage(&mut bytes, &mut dice, &places);
+            let container: Arc<dyn Disk> = Arc::new(MemoryDisk::new("image", bytes));
+            let Ok(disk) = image::open(container.clone(), Some(format), &NoNeighbours) else {
+                continue;
+            };
+            let end = disk.size().min(8 * MIB);
+            for at in (0..end).step_by(300_000) {
+                let mut buffer = vec![0; 4096.min(disk.size() - at) as usize];
+                let _ = disk.read_at(at, &mut buffer);
+                let _ = disk.extents(at..disk.size());
+                let _ = disk.map(at..disk.size());
+            }
+            let _ = disk.check();
+            let _ = disk.info();
+            edit(image::open_writable(container, format, &NoNeighbours), end);
+            let small = MemoryDisk::new("image", sound[..dice.throw(sound.len() as u64) as usize].to_vec());
+            let _ = image::open(Arc::new(small), None, &NoNeighbours).map(|disk| disk.check());
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{format}: {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -358,12 +444,8 @@ fn damaged_images_never_panic_and_never_take_long() {
                 let _ = disk.extents(at..disk.size());
             }
             let _ = disk.check();
-            if let Ok(disk) = Qcow2::open_writable(container, &NoNeighbours) {
-                for at in (0..end.min(2 * MIB)).step_by(500_000) {
-                    let _ = disk.write_at(at, &[1; 512]);
-                    let _ = disk.write_zeros(at + 1000..(at + 70_000).min(end));
-                }
-            }
+            let _ = disk.info();
+            edit(image::open_writable(container, Format::Qcow2, &NoNeighbours), end);
         }
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     }
@@ -466,7 +548,7 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
             raw.read_at(at, &mut theirs[..length]).unwrap();
             assert!(ours[..length] == theirs[..length], "{sample} at {at}");
         }
-        assert_eq!(disk.check().unwrap(), [""; 0], "{sample}");
+        assert_eq!(disk.check().unwrap(), Check::default(), "{sample}");
         read += 1;
     }
     assert_eq!(read, 7);
@@ -482,22 +564,14 @@ fn images_made_by_others_are_read_as_qemu_img_reads_them() {
     let giant = samples.join("cdi/invalid-qcow-large-memory.img");
     let start = Instant::now();
     let error = image::open(Arc::new(FileDisk::open(&giant).unwrap()), None, &NoNeighbours).unwrap_err();
-    assert_eq!(
-        error.kind,
-        Kind::Unsupported,
-        "it is a VMDK, whatever it is called: {error}"
+    // It is a VMDK, whatever it is called.
+    assert!(
+        error.to_string().contains("has grains of 3456 sectors"),
+        "{error}"
     );
-    assert!(start.elapsed() < Duration::from_millis(100));
-    for (sample, name) in [("afl5.img", "VHD"), ("afl9.vmdk", "VMDK")] {
-        let bytes = Command::new("bzip2")
-            .arg("-dc")
-            .arg(samples.join(format!("qemu/{sample}.bz2")))
-            .output();
-        let container = Arc::new(MemoryDisk::new(sample, bytes.unwrap().stdout));
-        let error = image::open(container, None, &NoNeighbours).unwrap_err();
-        assert!(
-            error.to_string().contains(&format!("is a {name} image")),
-            "{error}"
-        );
-    }
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
 }

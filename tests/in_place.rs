@@ -99,6 +99,60 @@ fn an_undo_of_a_disk_that_was_changed_since_is_refused() {
 }
 
 #[test]
+fn a_vmdk_is_edited_where_it_lies_and_taken_back_bit_for_bit_in_each_of_its_files() {
+    for (subformat, changed) in [("monolithicSparse", 1), ("monolithicFlat", 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = disk(folder.path());
+        let image = folder.path().join("guest.vmdk");
+        let option = format!("subformat={subformat}");
+        run(Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "vmdk", "-o", &option])
+            .args([&raw, &image]));
+        let files = || {
+            let mut names: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "vmdk"))
+                .collect();
+            names.sort();
+            names.iter().map(|path| hash(path)).collect::<Vec<_>>()
+        };
+        let before = files();
+        let undo = folder.path().join("undo");
+        rehome_ends(
+            0,
+            &[
+                "in-place",
+                text(&image),
+                "--to",
+                "kvm-sata",
+                "--undo",
+                text(&undo),
+            ],
+        );
+        run(Command::new("qemu-img").arg("check").arg(&image));
+        let back = raw_of(&image);
+        is_clean(&back);
+        assert!(string_in(&back, "/etc/fstab").contains(&format!("UUID={UUID}")));
+        let different = before
+            .iter()
+            .zip(files())
+            .filter(|(old, new)| **old != *new)
+            .count();
+        assert_eq!(different, changed);
+        for number in 1..=changed {
+            let name = if changed == 1 {
+                "undo".to_owned()
+            } else {
+                format!("undo.{number}")
+            };
+            rehome_ends(0, &["undo", text(&folder.path().join(name))]);
+        }
+        assert_eq!(files(), before);
+    }
+}
+
+#[test]
 fn an_undo_file_that_is_there_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let copy = disk(folder.path());

@@ -1,11 +1,12 @@
-//! qcow2: opened, mapped, read and checked.
+//! qcow2: opened, mapped, read, checked and edited.
 #![no_main]
 
-#[path = "../qcow2_image.rs"]
-mod qcow2_image;
+#[path = "../block_image.rs"]
+mod block_image;
 
 use libfuzzer_sys::fuzz_target;
+use rehome::image::Format;
 
 fuzz_target!(|data: &[u8]| {
-    qcow2_image::exercise(data.to_vec());
+    block_image::exercise(Format::Qcow2, data.to_vec());
 });

@@ -1,15 +1,16 @@
 //! qcow2 images that qemu-img made, with a few bytes changed.
 #![no_main]
 
+#[path = "../block_image.rs"]
+mod block_image;
 #[path = "../patched.rs"]
 mod patched;
-#[path = "../qcow2_image.rs"]
-mod qcow2_image;
 
 use libfuzzer_sys::fuzz_target;
+use rehome::image::Format;
 
 fuzz_target!(|data: &[u8]| {
     if let Some(image) = patched::image(patched::bases("qcow2"), data) {
-        qcow2_image::exercise(image);
+        block_image::exercise(Format::Qcow2, image);
     }
 });

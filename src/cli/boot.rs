@@ -1,16 +1,19 @@
 //! `rehome boot`: starts a throw-away snapshot and says whether it boots.
 
-use super::{Outcome, Result, print_json, print_text};
+use super::{Outcome, Result, print_json, print_text, source_arguments::locator};
 use crate::{
+    disk::Kind,
     image::{self, Format},
     job::Source,
+    locator::Locator,
     machine::{self, Firmware},
     output::{
         Report,
-        virtual_machine::{DiskImage, VirtualMachine},
+        virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     qemu::{self, Accelerator, BootOptions, Verdict},
     source::Opened,
+    watch::Unwatched,
 };
 use std::{
     fs,
@@ -23,8 +26,8 @@ use std::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The disks, in order; or the folder that `convert` made
-    #[arg(value_name = "OUT", required = true)]
-    disks: Vec<PathBuf>,
+    #[arg(value_name = "OUT", required = true, value_parser = locator())]
+    disks: Vec<Locator>,
 
     /// Machine to start it on: a shipped name or a TOML file
     #[arg(long, value_name = "MACHINE")]
@@ -84,7 +87,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     let (disks, report) = find(&arguments.disks)?;
     let images = disks
         .iter()
-        .map(|path| image_of(path))
+        .map(image_of)
         .collect::<crate::disk::Result<Vec<_>>>()?;
     let plan = report.as_ref().and_then(|report| report.plan.as_ref());
     let plan = plan.filter(|plan| plan.machine == machine);
@@ -141,13 +144,16 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 }
 
 /// The disks that are meant, and the report that `convert` wrote beside them.
-fn find(named: &[PathBuf]) -> io::Result<(Vec<PathBuf>, Option<Report>)> {
-    if let [folder] = named
+fn find(named: &[Locator]) -> io::Result<(Vec<Locator>, Option<Report>)> {
+    if let [Locator::Path(folder)] = named
         && folder.is_dir()
     {
         let report = read_report(&folder.join("report.json"));
-        let names: Vec<PathBuf> = match &report {
-            Some(report) => report.disks.iter().map(|disk| folder.join(&disk.name)).collect(),
+        let names: Vec<Locator> = match &report {
+            Some(report) => {
+                let disks = report.disks.iter();
+                disks.map(|disk| Locator::Path(folder.join(&disk.name))).collect()
+            }
             None => {
                 let text = format!("{}: has no report.json that names its disks", folder.display());
                 return Err(io::Error::new(io::ErrorKind::NotFound, text));
@@ -156,7 +162,7 @@ fn find(named: &[PathBuf]) -> io::Result<(Vec<PathBuf>, Option<Report>)> {
         return Ok((names, report));
     }
     let report = match named {
-        [disk] => read_report(&disk.with_extension("report.json")),
+        [Locator::Path(disk)] => read_report(&disk.with_extension("report.json")),
         _ => None,
     };
     Ok((named.to_vec(), report))
@@ -166,28 +172,42 @@ fn read_report(path: &Path) -> Option<Report> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn image_of(path: &Path) -> crate::disk::Result<DiskImage> {
-    let container = crate::disk::open_source(path, None)?;
-    let format = if path.is_file() {
-        image::detect(&*container)?
-    } else {
-        Format::Raw
+fn image_of(locator: &Locator) -> crate::disk::Result<DiskImage> {
+    let (place, format) = match locator {
+        Locator::Path(path) => {
+            let container = crate::disk::open_source(path, None)?;
+            let format = if path.is_file() {
+                image::detect(&*container)?
+            } else {
+                Format::Raw
+            };
+            let path = absolute(path).map_err(|e| crate::disk::Error::io(path.display().to_string(), e))?;
+            (DiskPlace::File(path), format)
+        }
+        Locator::Nbd(address) => (DiskPlace::Export(address.clone()), Format::Raw),
+        Locator::Standard => {
+            let text = "QEMU cannot start a machine from standard input: name a file";
+            return Err(crate::disk::Error::new(
+                Kind::Unsupported,
+                locator.to_string(),
+                text,
+            ));
+        }
     };
-    let path = absolute(path).map_err(|e| crate::disk::Error::io(path.display().to_string(), e))?;
     Ok(DiskImage {
-        path,
+        place,
         format: format.to_string(),
     })
 }
 
-fn guess_firmware(disks: &[PathBuf]) -> crate::disk::Result<Firmware> {
+fn guess_firmware(disks: &[Locator]) -> crate::disk::Result<Firmware> {
     let source = Source {
         disks: disks.to_vec(),
         overlay_memory: 32 << 20,
         temporary_folder: std::env::temp_dir(),
         ..Source::default()
     };
-    let examined = Opened::open(&source)?.examine()?;
+    let examined = Opened::open(&source, &Unwatched)?.examine()?;
     Ok(match examined.choose(None)? {
         Some(guest) => guest.boot.firmware,
         None => examined.likely_firmware(),

@@ -2,18 +2,23 @@
 
 use super::{
     Outcome, Result,
+    copying_arguments::CopyingArguments,
     planning_arguments::PlanningArguments,
     print_json, print_text,
     progress::{Progress, Style},
-    source_arguments::{SourceArguments, size},
+    source_arguments::{SourceArguments, locator},
     wrong_usage,
 };
 use crate::{
     convert::{self, Converted},
     image::Format,
     job::Job,
+    locator::{Locator, is_block_device},
 };
-use std::{os::unix::fs::FileTypeExt as _, path::PathBuf};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
 
 /// Move the system: read it, rewrite it for the target machine, write the result
 ///
@@ -27,17 +32,18 @@ pub(super) struct Arguments {
     #[command(flatten)]
     planning: PlanningArguments,
 
-    /// File for one disk, folder for many (or with a slash at its end), or a block device
-    #[arg(short, long, value_name = "OUT")]
-    output: PathBuf,
+    /// File for one disk, folder for many (or with a slash at its end), a block device, nbd://HOST/EXPORT or
+    /// nbd+unix:///EXPORT?socket=PATH, or - for a raw disk or a package on standard output
+    #[arg(short, long, value_name = "OUT", value_parser = locator())]
+    output: Locator,
 
-    /// Format of the disks that are written: qcow2 or raw [default: qcow2, and raw for a block device]
+    /// Format of the disks that are written (raw, qcow2, vmdk, vpc, vhdx, vdi), or ova for a package of all disks and the definition [default: qcow2, and raw for a block device or an export]
     #[arg(short = 'O', long, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// Name the block device OUT again: all that is on it will be overwritten
-    #[arg(long, value_name = "DEVICE")]
-    yes_erase: Vec<PathBuf>,
+    /// Name the block device or export OUT again: all that is on it will be overwritten
+    #[arg(long, value_name = "DEVICE", value_parser = locator())]
+    yes_erase: Vec<Locator>,
 
     /// Carry out this plan, which `rehome plan -o` saved
     #[arg(long, value_name = "FILE")]
@@ -51,9 +57,8 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["dry_run", "plan"])]
     resume: bool,
 
-    /// After so many bytes written make all of it durable: what a break costs at most
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
-    checkpoint: u64,
+    #[command(flatten)]
+    copying: CopyingArguments,
 
     /// Read the destination back and compare it
     #[arg(long)]
@@ -69,21 +74,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let device = arguments
-        .output
-        .metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let device = match &arguments.output {
+        Locator::Path(path) => path.exists() && is_block_device(path)?,
+        Locator::Nbd(_) => true,
+        Locator::Standard => false,
+    };
     if !arguments.yes_erase.is_empty() && !device {
         let text = format!(
-            "--yes-erase is for a block device, and {} is none",
-            arguments.output.display()
+            "--yes-erase is for a block device or an export, and {} is none",
+            arguments.output
         );
         wrong_usage("convert", text);
     }
     if device && arguments.format == Some(Format::Qcow2) {
         wrong_usage(
             "convert",
-            "a block device holds a raw disk: leave -O out, or say -O raw",
+            "a block device or an export holds a raw disk: leave -O out, or say -O raw",
         );
     }
     let job = Job {
@@ -99,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         options: arguments.planning.options(),
         dry_run: arguments.dry_run,
         resume: arguments.resume,
-        checkpoint: arguments.checkpoint,
+        copying: arguments.copying.copying(),
         verify: arguments.verify,
     };
     let progress = Progress::start(arguments.progress)?;
@@ -117,6 +123,11 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         Converted::Done(report) => (Outcome::Done, report),
         Converted::Different(report) => (Outcome::Different, report),
     };
+    if arguments.output == Locator::Standard {
+        // What was made is on standard output.
+        let _ = write!(io::stderr().lock(), "{report}");
+        return Ok(outcome);
+    }
     if arguments.json {
         print_json(report)?;
         return Ok(outcome);

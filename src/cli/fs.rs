@@ -9,11 +9,14 @@ use crate::{
     convert::{self, Mending},
     fs::{Attributes, FileSystem, GuestPath, mode},
     job::Source,
+    locator::{Locator, LocatorError},
     source::{Examined, Found, Opened},
+    watch::Unwatched,
 };
 use clap::Subcommand;
 use serde_json::json;
 use std::{
+    error::Error,
     fs::File,
     io::{self, Write},
     ops::Range,
@@ -22,7 +25,7 @@ use std::{
 
 /// Look into a guest and mend it without mounting
 ///
-/// SRC is a disk image or block device; SRC@VOLUME means one of its volumes, as in server.img@disk0/p2 or server.img@p2.
+/// SRC is a disk image, a block device or an export of a server; SRC@VOLUME means one of its volumes, as in server.img@disk0/p2 or server.img@p2.
 /// Without a volume, paths are those of the installed system with all that it mounts.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -129,21 +132,19 @@ pub(super) fn run(arguments: &Arguments) -> Result {
 
 impl Arguments {
     /// SRC and, behind the last `@`, the volume.
-    fn split(&self, src: &str) -> (Source, Option<String>) {
+    fn split(&self, src: &str) -> std::result::Result<(Source, Option<String>), LocatorError> {
         // A file of that very name is what is meant.
-        let whole = PathBuf::from(src);
-        match src.rsplit_once('@') {
-            Some((disk, volume)) if !whole.exists() => (
-                self.reading.source(vec![PathBuf::from(disk)]),
-                Some(volume.to_owned()),
-            ),
-            _ => (self.reading.source(vec![whole]), None),
-        }
+        let (disk, volume) = match src.rsplit_once('@') {
+            Some((disk, volume)) if !Path::new(src).exists() => (disk, Some(volume.to_owned())),
+            _ => (src, None),
+        };
+        let disk = Locator::parse(disk.as_ref())?;
+        Ok((self.reading.source(vec![disk]), volume))
     }
 
-    fn examine(&self, src: &str) -> crate::disk::Result<Examined> {
-        let (source, volume) = self.split(src);
-        let mut examined = Opened::open(&source)?.examine()?;
+    fn examine(&self, src: &str) -> std::result::Result<Examined, Box<dyn Error + Send + Sync>> {
+        let (source, volume) = self.split(src)?;
+        let mut examined = Opened::open(&source, &Unwatched)?.examine()?;
         convert::mount_tree(&mut examined, volume.as_deref())?;
         Ok(examined)
     }
@@ -274,7 +275,7 @@ fn copy_out(examined: &Examined, path: &str, out: &mut dyn Write) -> Result {
 }
 
 fn mend(arguments: &Arguments, src: &str, path: &str, mending: &Mending, undo: &Path) -> Result {
-    let (source, volume) = arguments.split(src);
+    let (source, volume) = arguments.split(src)?;
     let progress = Progress::start(Style::Auto)?;
     let clock = planning_arguments::now();
     let path = GuestPath::from(path);

@@ -1,7 +1,7 @@
 //! `rehome inspect`: what is installed there and how it boots.
 
 use super::{Outcome, Result, print_json, print_text, source_arguments::SourceArguments};
-use crate::{output::Report, source::Opened};
+use crate::{output::Report, source::Opened, watch::Unwatched};
 
 /// Say what is installed on the disks and how it boots
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let opened = Opened::open(&arguments.source.source())?;
+    let opened = Opened::open(&arguments.source.source(), &Unwatched)?;
     let examined = opened.examine()?;
     let mut report = Report::new("inspect");
     examined.describe(&mut report);

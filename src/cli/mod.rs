@@ -3,7 +3,9 @@
 
 mod boot;
 mod convert;
+mod copying_arguments;
 mod fs;
+mod image;
 mod in_place;
 mod inspect;
 mod machine;
@@ -26,7 +28,8 @@ use std::{
 /// It reads the disks, works out what the new machine needs, rewrites the system so that it boots there, and writes
 /// the result in the format that the new machine wants. The source is never written.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the plan has blockers, 4 a verification found a difference or a check
+/// errors, 5 a check found nothing but leaks.
 #[derive(Debug, Parser)]
 #[command(name = "rehome", version, max_term_width = 100)]
 struct Arguments {
@@ -42,6 +45,7 @@ enum Command {
     InPlace(in_place::Arguments),
     Undo(undo::Arguments),
     Fs(fs::Arguments),
+    Image(image::Arguments),
     Machine(machine::Arguments),
     Boot(boot::Arguments),
 }
@@ -55,8 +59,10 @@ enum Outcome {
     No,
     /// The plan has blockers.
     Blocked,
-    /// A verification found a difference.
+    /// A verification found a difference, or a check found errors.
     Different,
+    /// A check found nothing but leaks.
+    Leaks,
 }
 
 /// What every subcommand gives.
@@ -72,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::InPlace(arguments) => in_place::run(&arguments),
         Command::Undo(arguments) => undo::run(&arguments),
         Command::Fs(arguments) => fs::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
@@ -80,6 +87,7 @@ pub fn run() -> ExitCode {
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Blocked) => ExitCode::from(3),
         Ok(Outcome::Different) => ExitCode::from(4),
+        Ok(Outcome::Leaks) => ExitCode::from(5),
         Err(error) => {
             complain(&*error);
             ExitCode::from(1)

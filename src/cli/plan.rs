@@ -4,7 +4,7 @@ use super::{
     Outcome, Result, planning_arguments::PlanningArguments, print_json, print_text,
     source_arguments::SourceArguments,
 };
-use crate::{convert, source::Opened};
+use crate::{convert, source::Opened, watch::Unwatched};
 use std::{fs, path::PathBuf};
 
 /// Say what would be done to move the system, and why; writes nothing to the disks
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
-    let opened = Opened::open(&arguments.source.source())?;
+    let opened = Opened::open(&arguments.source.source(), &Unwatched)?;
     let mut examined = opened.examine()?;
     let target = crate::machine::load(&arguments.planning.to, arguments.planning.driver_db.as_deref())?;
     let plan = convert::make_plan(&mut examined, &target, &arguments.planning.options())?;

@@ -17,7 +17,7 @@ pub(crate) enum Style {
     /// A bar on a terminal, nothing elsewhere.
     #[default]
     Auto,
-    /// One JSON object per line on stderr: {"stage": …, "done": bytes, "of": bytes}.
+    /// One JSON object per line on stderr: {"stage": …, "done": bytes, "of": bytes}, {"message": …}.
     Json,
     /// Nothing.
     None,
@@ -126,6 +126,19 @@ impl Watch for Progress {
                     stage.told = Instant::now();
                     self.tell(&stage);
                 }
+            }
+            Style::None => {}
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match self.style {
+            // Beside the bar where there is one, and in any case on stderr: a log must show why nothing moves.
+            Style::Auto if !self.bar.is_hidden() => self.bar.println(text),
+            Style::Auto => drop(writeln!(io::stderr().lock(), "rehome: {text}")),
+            Style::Json => {
+                let line = serde_json::json!({ "message": text });
+                drop(writeln!(io::stderr().lock(), "{line}"));
             }
             Style::None => {}
         }

@@ -1,14 +1,16 @@
 //! The words by which every subcommand names its disks.
 
-use crate::{image::Format, job::Source};
+use crate::{image::Format, job::Source, locator::Locator};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::path::PathBuf;
 
 /// SRC... and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceArguments {
-    /// Disk images or block devices, in the order in which the machine has them; opened read-only
-    #[arg(value_name = "SRC", required = true)]
-    pub(crate) disks: Vec<PathBuf>,
+    /// Disk images, block devices, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input, in the
+    /// order in which the machine has them; opened read-only
+    #[arg(value_name = "SRC", required = true, value_parser = locator())]
+    pub(crate) disks: Vec<Locator>,
 
     #[command(flatten)]
     pub(crate) reading: ReadingArguments,
@@ -17,7 +19,8 @@ pub(crate) struct SourceArguments {
 /// How disks are read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReadingArguments {
-    /// Format of the disks (raw, qcow2); without it files are recognised by their first bytes, and block devices are raw
+    /// Format of the disks (raw, qcow2, vmdk, vpc, vhdx, vdi, ...); without it files are recognised by their first bytes,
+    /// and block devices and exports are raw
     #[arg(long, value_name = "FORMAT")]
     pub(crate) source_format: Option<Format>,
 
@@ -43,15 +46,24 @@ impl SourceArguments {
 
 impl ReadingArguments {
     /// These disks, read so.
-    pub(crate) fn source(&self, disks: Vec<PathBuf>) -> Source {
+    pub(crate) fn source(&self, disks: Vec<Locator>) -> Source {
         Source {
             disks,
             format: self.source_format,
             sector_size: self.sector_size.as_deref().and_then(|size| size.parse().ok()),
+            snapshot: None,
+            directly: false,
+            forward: false,
+            size: None,
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
         }
     }
+}
+
+/// Where a disk is.
+pub(crate) fn locator() -> impl TypedValueParser<Value = Locator> {
+    OsStringValueParser::new().try_map(|words| Locator::parse(&words))
 }
 
 /// A size in bytes with the suffixes of qemu-img: k, M, G, T in powers of 1024.

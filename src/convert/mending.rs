@@ -89,7 +89,7 @@ pub fn mend(
     undo_file: &Path,
     watch: &dyn Watch,
 ) -> Result<Vec<PathBuf>> {
-    let opened = Opened::open(source)?;
+    let opened = Opened::open(source, watch)?;
     let writable = Writable::open(&opened, source)?;
     let mut examined = opened.examine()?;
     mount_tree(&mut examined, volume)?;
@@ -162,7 +162,7 @@ pub fn mend(
     };
     editor.commit()?;
     judge(&id, &place.path_there, changed, expected, &examined, &edited)?;
-    writable.commit(source, undo_file, watch)
+    writable.commit(undo_file, watch)
 }
 
 /// The three judges of this one edit.

@@ -2,33 +2,34 @@
 //! copy → verify → publish.
 
 mod editing;
+mod image;
 mod in_place;
 mod mending;
 mod planning;
 mod products;
-mod stages;
-mod writing;
+mod standard_output;
+mod verifying;
 
+pub use image::{ImageConverted, convert_image, create_image, repair_image};
 pub use in_place::{EditedInPlace, edit_in_place};
 pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;
 
 use crate::{
     copy::{self, Identity},
-    destination::{self, Destination, Leftover},
+    destination,
     disk::{self, Digest, Error, Kind},
     job::Job,
+    locator::Locator,
     machine,
-    output::Report,
+    output::{DiskWritten, Report},
     plan::Plan,
     source::{Layer, Opened},
+    transfer::{self, Product, Stages, resumable},
     watch::Watch,
 };
 use products::Products;
-use stages::Stages;
-
-/// Name under which a destination keeps why a run is not to be gone on with.
-const DIFFERENT: &str = "different";
+use verifying::Stoppable;
 
 /// How a conversion ended.
 #[derive(Debug)]
@@ -46,11 +47,18 @@ pub enum Converted {
 /// # Errors
 /// Whatever stopped it; nothing is left under the final name, and the error says if it can be resumed.
 pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
-    let mut stages = Stages::new(watch);
+    if job.out == Locator::Standard {
+        return standard_output::convert(job, watch);
+    }
+    let watch = Stoppable::new(watch);
+    let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");
 
     stages.begin("inspect", 0);
-    let opened = Opened::open(&job.source)?;
+    let opened = Opened::open(&job.source, &watch)?;
+    if job.resume && !opened.lasts() {
+        return Err(no_second_time());
+    }
     let target = machine::load(&job.to, job.driver_db.as_deref())?;
     let mut examined = opened.examine()?;
     examined.describe(&mut report);
@@ -62,14 +70,9 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     } else {
         Some(products.open_destination(job)?)
     };
-    if let Some(destination) = &destination
-        && let Some(why) = destination.kept(DIFFERENT)?
-    {
-        let text = format!(
-            "cannot be gone on with: {}; remove the work folder beside it and start again",
-            String::from_utf8_lossy(&why)
-        );
-        return Err(Error::new(Kind::Unsafe, job.out.display().to_string(), text));
+    if let Some(destination) = &destination {
+        transfer::must_be_worth_resuming(&**destination, &job.out)?;
+        report.warnings.extend(destination.remarks());
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
     report.plan = Some(plan.clone());
@@ -90,58 +93,73 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
         return Ok(Converted::Done(Box::new(report)));
     };
     let plan_digest = planning::digest(&plan, job.format)?;
-    let source_digest = copy::source_identity(&opened.paths())?;
-    for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
-        let identity = Identity {
-            plan: plan_digest,
-            source: source_digest,
-            size: disk.size(),
-        };
-        let written = writing::write_disk(&**disk, name, &identity, job, &mut *destination, &mut stages);
-        let mut written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
-                let error = destination::explain_full(error, &*destination, still_needed);
-                return Err(resumable(error, &*destination));
+    let source_digest = opened.identity()?;
+    let (format, options) = products.disk_format(&plan)?;
+    products.describe(&plan, &examined, &mut *destination)?;
+    let brake = job.copying.brake();
+    let copied = verifying::beside(&opened, &watch, || {
+        let mut written = Vec::new();
+        for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
+            let identity = Identity {
+                plan: plan_digest,
+                source: source_digest,
+                size: disk.size(),
+            };
+            let product = Product {
+                name,
+                format,
+                options: options.clone(),
+                out: products.place_of(name),
+                existing: false,
+                verify: job.verify,
+            };
+            let one = transfer::write_disk(
+                &**disk,
+                &product,
+                &identity,
+                &job.copying,
+                brake.as_ref(),
+                &mut *destination,
+                &mut stages,
+            );
+            match one {
+                Ok(one) => written.push(DiskWritten { discarded, ..one }),
+                Err(error) => {
+                    let still_needed = copy::survey(&**disk).map_or(0, |survey| survey.data);
+                    return Err(destination::explain_full(error, &*destination, still_needed));
+                }
             }
-        };
-        written.discarded = discarded;
-        report.disks.push(written);
-    }
+        }
+        Ok(written)
+    });
+    let copied = verifying::worth_keeping(copied, &mut *destination)?;
+    report.disks = copied.map_err(|error| resumable(error, destination.leftover()))?;
+    report.manifests_are_verified();
     report.stages = stages.end();
-    if copy::source_identity(&opened.paths())? != source_digest {
-        destination.keep(DIFFERENT, b"the source has changed")?;
+    if opened.identity()? != source_digest {
+        transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
         let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
                     writes to it, remove the work folder beside OUT and start again";
         return Err(Error::new(Kind::Unsafe, "the source", text));
     }
     if job.verify && !report.disks.iter().all(|disk| disk.verified) {
-        destination.keep(DIFFERENT, b"what was read back is not what was written")?;
+        transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
-    products.add_definition(&plan, &mut *destination)?;
+    products.add_definition(&plan, &examined, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
-    destination.publish()?;
+    let leftover = destination.leftover();
+    destination
+        .publish()
+        .map_err(|error| resumable(error, leftover))?;
     Ok(Converted::Done(Box::new(report)))
 }
 
-/// Says of a broken copy that it can be gone on with, where it can. A full destination says so itself.
-fn resumable(error: Error, destination: &dyn Destination) -> Error {
-    match destination.leftover() {
-        Leftover::Resumable(folder) if error.kind != Kind::Full => {
-            let text = format!(
-                "{}; what is written so far is kept in {}: go on with --resume, or remove that folder",
-                error.source,
-                folder.display()
-            );
-            Error {
-                source: text.into(),
-                ..error
-            }
-        }
-        _ => error,
-    }
+/// Of a pipe.
+fn no_second_time() -> Error {
+    let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or start \
+                again";
+    Error::new(Kind::Unsafe, "the source", text)
 }
 
 /// What is made of facts that cannot be written as JSON.

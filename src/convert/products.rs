@@ -2,20 +2,19 @@
 
 use super::not_json;
 use crate::{
-    destination::{BlockDeviceDestination, Destination, FileDestination, Shape, share_a_disk},
+    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
     disk::{Error, Kind, Result},
-    image::Format,
-    job::Job,
+    image::{self, Format, ova},
+    job::{Job, Source},
+    locator::{Locator, is_block_device},
     output::{
-        Report, libvirt,
-        virtual_machine::{DiskImage, VirtualMachine},
+        Report, libvirt, ovf,
+        virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     plan::Plan,
+    source::Examined,
 };
-use std::{
-    os::unix::fs::FileTypeExt as _,
-    path::{Path, PathBuf, absolute},
-};
+use std::path::{Path, PathBuf, absolute};
 
 /// Names of everything that a conversion makes.
 #[derive(Debug)]
@@ -33,11 +32,13 @@ pub(super) struct Products {
 #[derive(Debug)]
 enum Place {
     /// One disk: OUT is its name, the rest lies beside it.
-    File { folder: PathBuf },
+    File { out: PathBuf, folder: PathBuf },
     /// OUT is a folder that is made.
-    Folder { folder: PathBuf },
-    /// OUT is a device; the rest goes to the folder that one stands in.
-    Device { device: PathBuf, folder: PathBuf },
+    Folder { out: PathBuf },
+    /// OUT is a file with all disks and the definition in it; the report lies beside it.
+    Archive { out: PathBuf, folder: PathBuf },
+    /// OUT is a device or an export; the rest goes to the folder that one stands in.
+    Device { device: Locator, folder: PathBuf },
 }
 
 impl Products {
@@ -46,18 +47,34 @@ impl Products {
     /// # Errors
     /// `Exists` or `Unsupported` where OUT cannot take them.
     pub(super) fn of(job: &Job, count: usize) -> Result<Self> {
-        let label = job.out.display().to_string();
-        let out = absolute(&job.out).map_err(|error| Error::io(&*label, error))?;
+        let label = job.out.to_string();
+        let path = match &job.out {
+            Locator::Path(path) if path.exists() && is_block_device(path)? => {
+                return Self::on_device(job, count);
+            }
+            Locator::Path(path) => path,
+            Locator::Nbd(_) => return Self::on_device(job, count),
+            Locator::Standard => {
+                let text = "cannot take a system with its definition and report: name a file or a folder";
+                return Err(Error::new(Kind::Unsupported, "standard output", text));
+            }
+        };
+        let out = absolute(path).map_err(|error| Error::io(&*label, error))?;
         let name = out.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         let Some(name) = name else {
             let text = "is no name for a file or folder that can be made: give OUT a name in UTF-8";
             return Err(Error::new(Kind::Unsupported, label, text));
         };
-        let metadata = out.metadata().ok();
-        if metadata.is_some_and(|metadata| metadata.file_type().is_block_device()) {
-            return Self::on_device(job, out, &name, count);
+        let archive = job.format == Format::Ova;
+        if archive && label.ends_with('/') {
+            let text = "is a folder, and an OVA is one file: leave the slash out";
+            return Err(Error::new(Kind::Unsupported, label, text));
         }
-        let wants_folder = count > 1 || label.ends_with('/');
+        if job.format == Format::Ovf {
+            let text = "a package is written as one archive: say -O ova";
+            return Err(Error::new(Kind::Unsupported, label, text));
+        }
+        let wants_folder = !archive && (count > 1 || label.ends_with('/'));
         let extension = job.format.to_string();
         let stem = match Path::new(&name).file_stem().and_then(|stem| stem.to_str()) {
             Some(stem) if !wants_folder => stem.to_owned(),
@@ -72,7 +89,7 @@ impl Products {
                 report: "report.json".to_owned(),
                 machine: stem,
                 format: job.format,
-                place: Place::Folder { folder: out },
+                place: Place::Folder { out },
             });
         }
         let folder = out.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
@@ -80,47 +97,37 @@ impl Products {
             let text = "has the name of a definition or a report, which are made beside the disk: name the disk otherwise";
             return Err(Error::new(Kind::Unsupported, label, text));
         }
+        let (disks, place) = if archive {
+            let names = (0..count).map(|index| ova::new_disk(&stem, index, 0).file);
+            (names.collect(), Place::Archive { out, folder })
+        } else {
+            (vec![name], Place::File { out, folder })
+        };
         Ok(Self {
-            disks: vec![name],
+            disks,
             definition: format!("{stem}.xml"),
             report: format!("{stem}.report.json"),
             machine: stem,
             format: job.format,
-            place: Place::File { folder },
+            place,
         })
     }
 
-    fn on_device(job: &Job, device: PathBuf, name: &str, count: usize) -> Result<Self> {
-        let label = device.display().to_string();
+    fn on_device(job: &Job, count: usize) -> Result<Self> {
+        let device = job.out.clone();
+        let label = device.to_string();
         if count != 1 {
             let text = format!("is one device, and the system has {count} disks: convert to a folder");
             return Err(Error::new(Kind::Unsupported, label, text));
         }
-        if job.format != Format::Raw {
-            let text = format!(
-                "a block device holds raw disks, not {}: say --format raw",
-                job.format
-            );
-            return Err(Error::new(Kind::Unsupported, label, text));
-        }
-        if let Some(source) = job
-            .source
-            .disks
-            .iter()
-            .find(|source| share_a_disk(source, &device))
-        {
-            let text = format!(
-                "is on the same disk as the source {}, which would be overwritten",
-                source.display()
-            );
-            return Err(Error::new(Kind::Unsafe, label, text));
-        }
+        must_fit_a_device(&device, job.format, &job.source)?;
+        let name = device.short_name();
         let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
         Ok(Self {
-            disks: vec![name.to_owned()],
+            disks: vec![name.clone()],
             definition: format!("{name}.xml"),
             report: format!("{name}.report.json"),
-            machine: name.to_owned(),
+            machine: name,
             format: job.format,
             place: Place::Device { device, folder },
         })
@@ -128,28 +135,38 @@ impl Products {
 
     /// The destination, begun or resumed.
     pub(super) fn open_destination(&self, job: &Job) -> Result<Box<dyn Destination>> {
-        let shape = match &self.place {
-            Place::File { folder } => {
+        let (out, shape) = match &self.place {
+            Place::Archive { out, folder } => {
+                if !job.resume {
+                    self.must_be_absent_in(folder)?;
+                }
+                return Ok(if job.resume {
+                    Box::new(ArchiveDestination::resume(out)?)
+                } else {
+                    Box::new(ArchiveDestination::create(out)?)
+                });
+            }
+            Place::File { out, folder } => {
                 // Said now, not after hours of copying. A run that was killed while it published left its own there.
                 if !job.resume {
                     self.must_be_absent_in(folder)?;
                 }
-                Shape::File
+                (out, Shape::File)
             }
-            Place::Folder { .. } => Shape::Folder,
+            Place::Folder { out } => (out, Shape::Folder),
             Place::Device { device, folder } => {
                 let devices = [device.clone()];
                 return Ok(if job.resume {
-                    Box::new(BlockDeviceDestination::resume(&devices, &job.yes_erase, folder)?)
+                    Box::new(DeviceDestination::resume(&devices, &job.yes_erase, folder)?)
                 } else {
-                    Box::new(BlockDeviceDestination::create(&devices, &job.yes_erase, folder)?)
+                    Box::new(DeviceDestination::create(&devices, &job.yes_erase, folder)?)
                 });
             }
         };
         Ok(if job.resume {
-            Box::new(FileDestination::resume(&job.out, shape)?)
+            Box::new(FileDestination::resume(out, shape)?)
         } else {
-            Box::new(FileDestination::create(&job.out, shape)?)
+            Box::new(FileDestination::create(out, shape)?)
         })
     }
 
@@ -165,16 +182,75 @@ impl Products {
         Ok(())
     }
 
+    /// Where the disk `name` will be; `None` if it is no file.
+    pub(super) fn place_of(&self, name: &str) -> Option<PathBuf> {
+        match &self.place {
+            Place::File { folder, .. } | Place::Folder { out: folder } => Some(folder.join(name)),
+            Place::Archive { .. } | Place::Device { .. } => None,
+        }
+    }
+
+    /// The format of each disk's file, and its options.
+    pub(super) fn disk_format(&self, plan: &Plan) -> Result<(Format, image::Options)> {
+        let mut options = image::Options::default();
+        if self.format != Format::Ova {
+            return Ok((self.format, options));
+        }
+        let machine = self.described(plan, (None, None))?;
+        options.words = ova::disk_words(machine.controller);
+        Ok((Format::Vmdk, options))
+    }
+
+    /// The machine of `plan` as a package describes it.
+    fn described(&self, plan: &Plan, size: (Option<u64>, Option<u32>)) -> Result<ova::NewMachine> {
+        let refuse = |text: String| Error::new(Kind::Unsupported, "the definition of the machine", text);
+        let machine = VirtualMachine::of_plan(&self.machine, plan, Vec::new());
+        let machine = machine
+            .ok_or_else(|| refuse("the plan names a controller that its machine does not have".to_owned()))?;
+        ovf::describe(&machine.sized(size), plan.guest.as_deref()).map_err(|error| refuse(error.to_string()))
+    }
+
+    /// Says what is in a package, which has that at its beginning.
+    pub(super) fn describe(
+        &self,
+        plan: &Plan,
+        examined: &Examined,
+        destination: &mut dyn Destination,
+    ) -> Result<()> {
+        if self.format != Format::Ova {
+            return Ok(());
+        }
+        let machine = self.described(plan, examined.described_size())?;
+        let sizes = examined.layer.disks.iter().map(|disk| disk.size());
+        let disks: Vec<ova::NewDisk> = (0..)
+            .zip(sizes)
+            .map(|(index, size)| ova::new_disk(&self.machine, index, size))
+            .collect();
+        destination.describe(&machine, &disks)
+    }
+
     /// Adds the definition for a hypervisor, where the target machine is a virtual one.
-    pub(super) fn add_definition(&self, plan: &Plan, destination: &mut dyn Destination) -> Result<()> {
-        let folder = match &self.place {
-            Place::File { folder } | Place::Folder { folder } => folder.as_path(),
-            Place::Device { .. } => Path::new("/dev"),
-        };
+    pub(super) fn add_definition(
+        &self,
+        plan: &Plan,
+        examined: &Examined,
+        destination: &mut dyn Destination,
+    ) -> Result<()> {
+        if self.format == Format::Ova {
+            return Ok(());
+        }
         let disks = self.disks.iter().map(|name| DiskImage {
-            path: match &self.place {
-                Place::Device { device, .. } => device.clone(),
-                _ => folder.join(name),
+            place: match &self.place {
+                Place::Device {
+                    device: Locator::Nbd(address),
+                    ..
+                } => DiskPlace::Export(address.clone()),
+                Place::Device { device, .. } => {
+                    DiskPlace::File(device.path().map(Path::to_owned).unwrap_or_default())
+                }
+                Place::File { folder, .. }
+                | Place::Folder { out: folder }
+                | Place::Archive { folder, .. } => DiskPlace::File(folder.join(name)),
             },
             format: self.format.to_string(),
         });
@@ -184,6 +260,7 @@ impl Products {
         let Some(machine) = VirtualMachine::of_plan(&self.machine, plan, disks.collect()) else {
             return Ok(());
         };
+        let machine = machine.sized(examined.described_size());
         let xml = libvirt::domain_xml(&machine)
             .map_err(|error| Error::new(Kind::Unsupported, &*self.definition, error))?;
         destination.file(&self.definition, xml.as_bytes())
@@ -194,5 +271,24 @@ impl Products {
         let mut json = serde_json::to_vec_pretty(report).map_err(|error| not_json("report", error))?;
         json.push(b'\n');
         destination.file(&self.report, &json)
+    }
+}
+
+/// May `device` hold the disks of `source` in `format`?
+pub(super) fn must_fit_a_device(device: &Locator, format: Format, source: &Source) -> Result<()> {
+    if format != Format::Raw {
+        let text = format!("a block device or an export holds raw disks, not {format}: say -O raw");
+        return Err(Error::new(Kind::Unsupported, device.to_string(), text));
+    }
+    let same = |source: &&Locator| match (source.path(), device.path()) {
+        (Some(source), Some(device)) => share_a_disk(source, device),
+        _ => *source == device,
+    };
+    match source.disks.iter().find(same) {
+        None => Ok(()),
+        Some(source) => {
+            let text = format!("is on the same disk as the source {source}, which would be overwritten");
+            Err(Error::new(Kind::Unsafe, device.to_string(), text))
+        }
     }
 }

@@ -2,13 +2,16 @@
 //! threads as pay, each with one buffer.
 
 use super::{
-    hash::{CHUNK, ChunkHash, DiskHasher, Run, chunk_range, chunks},
+    brake::Brake,
+    hash::{CHUNK, DiskHasher, Run, chunk_range, chunks},
     ledger::{Ledger, NoLedger},
+    offload::{Offload, Offloading},
     schedule::{Schedule, Work},
+    workers::{ended_early, in_parallel},
     zero::is_zero,
 };
 use crate::{
-    disk::{Digest, Disk, Error, Kind, Result, Sink},
+    disk::{AlignedBuffer, Digest, Disk, Error, Kind, Result, Sink},
     watch::Watch,
 };
 use std::{
@@ -18,7 +21,6 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -39,7 +41,7 @@ pub struct Copied {
 
 /// How a copy is run.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Pace<'a> {
     /// Threads that read, hash and put; 0: as many as pay on this host.
     pub threads: usize,
     /// A checkpoint after so many bytes put: what a kill costs at most. Not too many, since it also keeps the host from
@@ -47,23 +49,37 @@ pub struct Pace {
     pub checkpoint_bytes: u64,
     /// A checkpoint after so long.
     pub checkpoint_time: Duration,
+    /// Zeros are left out where so many bytes of them follow each other in a chunk; less than the sink's unit counts as
+    /// that. `Some(0)`: nothing is left out, not even holes. `None`: the sink's unit.
+    pub sparse: Option<u64>,
+    /// What may be left to the kernel.
+    pub offload: Offload,
+    /// What holds it back. A thread rests after what it has moved: at its beginning a copy may be ahead of its rate by one
+    /// chunk for each thread.
+    pub brake: Option<&'a Brake>,
 }
 
-impl Default for Pace {
+impl Default for Pace<'_> {
     fn default() -> Self {
         Self {
             threads: 0,
             checkpoint_bytes: 256 << 20,
             checkpoint_time: Duration::from_secs(30),
+            sparse: None,
+            offload: Offload::default(),
+            brake: None,
         }
     }
 }
 
-/// More threads than cores hide the waits of a disk; more than this only cost memory.
-const MOST_THREADS: usize = 16;
-
 /// Zeros are left out in pieces of this size or more, in bytes: a page; less would save no space.
 const SMALLEST_UNIT: u64 = 4096;
+
+/// The largest cluster of any format that is written; every thread holds one. In bytes.
+const LARGEST_UNIT: u64 = 4 << 20;
+
+/// What all threads together read at once: a quarter of what the program may take. Compressing takes as much again. In bytes.
+const MOST_READ: usize = 32 << 20;
 
 /// Copies `disk` into `sink`. What `ledger` has is trusted: it is neither read nor put again. What is put is recorded
 /// there after each checkpoint. Cancelled or failed, the ledger tells how far it came.
@@ -74,21 +90,40 @@ pub fn copy(
     disk: &dyn Disk,
     sink: &dyn Sink,
     ledger: &dyn Ledger,
-    pace: Pace,
+    pace: Pace<'_>,
     watch: &dyn Watch,
 ) -> Result<Copied> {
-    let job = Job {
-        disk,
+    run_copy(disk, sink, ledger, true, pace, watch)
+}
+
+/// Copies `disk` into `sink` without hashing it: nothing is known of it afterwards ([`Copied::digest`] is that of a disk of
+/// zeros), so it can neither be resumed nor verified. Where the kernel can bring the bytes, nothing is even read.
+///
+/// # Errors
+/// Those of the disk and the sink; [`Kind::Cancelled`] if `watch` says so.
+pub fn copy_unhashed(disk: &dyn Disk, sink: &dyn Sink, pace: Pace<'_>, watch: &dyn Watch) -> Result<Copied> {
+    run_copy(disk, sink, &NoLedger, false, pace, watch)
+}
+
+fn run_copy(
+    disk: &dyn Disk,
+    sink: &dyn Sink,
+    ledger: &dyn Ledger,
+    hashing: bool,
+    pace: Pace<'_>,
+    watch: &dyn Watch,
+) -> Result<Copied> {
+    let filling = pace.sparse == Some(0);
+    let target = Target {
+        sink,
+        ledger,
         unit: unit_of(disk, sink)?,
-        target: Some(Target { sink, ledger, pace }),
-        watch,
-        judge: None,
-        schedule: Mutex::new(Schedule::new(disk, ledger)),
-        progress: Mutex::new(Progress::new(disk.size())),
-        checkpoint: Mutex::new(()),
-        stopped: AtomicBool::new(false),
+        hashing,
+        filling,
+        offloading: Offloading::new(if filling { Offload::Never } else { pace.offload }),
     };
-    let copied = match job.run(pace.threads) {
+    let job = Job::new(disk, Some(target), pace, watch, None);
+    let copied = match job.run() {
         Ok(copied) => copied,
         Err(error) => {
             // What came before the break is worth keeping; that this fails too adds nothing to the first cause.
@@ -106,19 +141,14 @@ pub fn copy(
 
 /// Reads `disk` and calls `judge` with every run of chunks, from many threads and in no order. Gives the hash of the
 /// disk. Zeros by its map are not read.
-pub(super) fn each_run(disk: &dyn Disk, watch: &dyn Watch, judge: Judge<'_>) -> Result<Digest> {
-    let job = Job {
-        disk,
-        unit: 0,
-        target: None,
-        watch,
-        judge: Some(judge),
-        schedule: Mutex::new(Schedule::new(disk, &NoLedger)),
-        progress: Mutex::new(Progress::new(disk.size())),
-        checkpoint: Mutex::new(()),
-        stopped: AtomicBool::new(false),
-    };
-    job.run(0).map(|copied| copied.digest)
+pub(super) fn each_run(
+    disk: &dyn Disk,
+    pace: Pace<'_>,
+    watch: &dyn Watch,
+    judge: Judge<'_>,
+) -> Result<Digest> {
+    let job = Job::new(disk, None, pace, watch, Some(judge));
+    job.run().map(|copied| copied.digest)
 }
 
 /// Looks at a run of chunks.
@@ -126,10 +156,9 @@ pub(super) type Judge<'a> = &'a (dyn Fn(&Run) -> Result<()> + Sync);
 
 struct Job<'a> {
     disk: &'a dyn Disk,
-    /// Zeros are looked for in pieces of this many bytes.
-    unit: usize,
     /// `None` when only hashes are wanted.
     target: Option<Target<'a>>,
+    pace: Pace<'a>,
     watch: &'a dyn Watch,
     judge: Option<Judge<'a>>,
     schedule: Mutex<Schedule<'a>>,
@@ -142,7 +171,12 @@ struct Job<'a> {
 struct Target<'a> {
     sink: &'a dyn Sink,
     ledger: &'a dyn Ledger,
-    pace: Pace,
+    /// Zeros are looked for in pieces of this many bytes.
+    unit: usize,
+    hashing: bool,
+    /// Zeros are put like any data.
+    filling: bool,
+    offloading: Offloading,
 }
 
 impl Progress {
@@ -175,31 +209,45 @@ struct Bytes {
     read: u64,
 }
 
-impl Job<'_> {
-    fn run(&self, threads: usize) -> Result<Copied> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { cores * 2 } else { threads };
-        let most = usize::try_from(chunks(self.disk.size())).unwrap_or(usize::MAX);
-        let threads = threads.min(MOST_THREADS).min(most).max(1);
-        let mut outcome = Ok(());
-        thread::scope(|scope| {
-            // A host that gives no more threads still has this one.
-            let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.work()).ok();
-            let workers: Vec<_> = (1..threads).filter_map(spawn).collect();
-            outcome = self.work();
-            for worker in workers {
-                let ended = worker.join().unwrap_or_else(|_| Err(self.incomplete()));
-                // The first cause, not what it led to in those that were held in the sink.
-                if outcome.as_ref().err().is_none_or(|e| e.kind == Kind::Cancelled) && ended.is_err() {
-                    outcome = ended;
-                }
+impl<'a> Job<'a> {
+    fn new(
+        disk: &'a dyn Disk,
+        target: Option<Target<'a>>,
+        pace: Pace<'a>,
+        watch: &'a dyn Watch,
+        judge: Option<Judge<'a>>,
+    ) -> Self {
+        let mut schedule = match &target {
+            Some(target) => Schedule::new(disk, target.ledger),
+            None => Schedule::new(disk, &NoLedger),
+        };
+        if let Some(target) = &target {
+            schedule.in_pieces_of(target.unit as u64 / CHUNK);
+            if target.filling {
+                schedule.read_zeros();
             }
-        });
-        outcome?;
+        }
+        Self {
+            disk,
+            target,
+            pace,
+            watch,
+            judge,
+            schedule: Mutex::new(schedule),
+            progress: Mutex::new(Progress::new(disk.size())),
+            checkpoint: Mutex::new(()),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self) -> Result<Copied> {
+        let pieces = self.disk.size().div_ceil(self.largest_read() as u64);
+        let pieces = pieces.min((MOST_READ / self.largest_read()) as u64);
+        in_parallel(self.disk.label(), self.pace.threads, pieces, &|| self.work())?;
         let progress = lock(&self.progress);
         let (digest, done) = progress.hasher.finish();
         if done != chunks(self.disk.size()) {
-            return Err(self.incomplete());
+            return Err(ended_early(self.disk.label()));
         }
         let Bytes {
             put,
@@ -214,11 +262,6 @@ impl Job<'_> {
             known,
             read,
         })
-    }
-
-    fn incomplete(&self) -> Error {
-        let text = "a copying thread ended before its work was done; this is a fault of the program, please report it";
-        Error::new(Kind::Io, self.disk.label(), text)
     }
 
     /// One thread: takes work until there is none, or until somebody failed.
@@ -238,9 +281,27 @@ impl Job<'_> {
         outcome
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Between two pieces of work, when this thread keeps nobody waiting: until the brake lets go.
+    fn hold_back(&self, rest_until: Duration) -> Result<()> {
+        let Some(brake) = self.pace.brake else {
+            return Ok(());
+        };
+        let stopped = || self.is_stopped() || self.watch.cancelled();
+        brake.wait(rest_until, self.watch, &stopped, &|| self.checkpoint_of_all())
+    }
+
     fn work_until_stopped(&self) -> Result<()> {
-        let mut buffer = Vec::new();
-        while !self.stopped.load(Ordering::Acquire) {
+        let mut buffer = None;
+        let mut rest_until = Duration::ZERO;
+        loop {
+            self.hold_back(rest_until)?;
+            if self.is_stopped() {
+                break;
+            }
             if self.watch.cancelled() {
                 return Err(Error::new(Kind::Cancelled, self.disk.label(), "cancelled"));
             }
@@ -248,14 +309,16 @@ impl Job<'_> {
                 break;
             };
             let mut bytes = Bytes::default();
-            let run = match work {
-                Work::Known { first, count, hash } => {
+            let runs = match work {
+                Work::Known(runs) => {
+                    let first = runs.first().map_or(0, |run| run.first);
+                    let count = runs.iter().map(|run| run.count).sum();
                     let range = self.range(first, count);
                     bytes.known = length(&range);
                     if let Some(target) = &self.target {
                         target.sink.keep(range)?;
                     }
-                    Run { first, count, hash }
+                    runs
                 }
                 Work::Skip { first, count } => {
                     let range = self.range(first, count);
@@ -264,82 +327,138 @@ impl Job<'_> {
                         target.sink.skip(range)?;
                     }
                     let hash = None;
-                    Run { first, count, hash }
+                    vec![Run { first, count, hash }]
                 }
-                Work::Read { index, data } => Run {
-                    first: index,
-                    count: 1,
-                    hash: self.chunk(index, &data, &mut buffer, &mut bytes)?,
-                },
+                Work::Read { first, count, data } => {
+                    let buffer = buffer.get_or_insert_with(|| AlignedBuffer::new(self.largest_read()));
+                    self.piece(first, count, &data, buffer, &mut bytes)?
+                }
             };
             if let Some(judge) = self.judge {
-                judge(&run)?;
+                runs.iter().try_for_each(judge)?;
             }
-            self.done(run, bytes)?;
+            if let Some(brake) = self.pace.brake {
+                rest_until = brake.charge(bytes.read.max(bytes.put));
+            }
+            self.done(runs, bytes)?;
         }
         Ok(())
     }
 
-    /// Reads one chunk and puts what of it is not zeros.
-    fn chunk(
+    /// What a thread reads at once: a chunk, or as many as the sink takes together.
+    fn largest_read(&self) -> usize {
+        let unit = self.target.as_ref().map_or(0, |target| target.unit);
+        unit.max(LARGEST_READ)
+    }
+
+    /// Brings `count` chunks to where they go, and hashes them.
+    fn piece(
         &self,
-        index: u64,
+        first: u64,
+        count: u64,
         data: &[Range<u64>],
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuffer,
         bytes: &mut Bytes,
-    ) -> Result<ChunkHash> {
-        let range = self.range(index, 1);
-        let size = usize::try_from(length(&range)).unwrap_or(0);
-        buffer.resize(size, 0);
+    ) -> Result<Vec<Run>> {
+        let range = self.range(first, count);
+        let hashes = |buffer: &[u8]| {
+            let hash = |chunk: &[u8]| (!is_zero(chunk)).then(|| Digest::of(chunk));
+            let run = |(first, chunk)| Run {
+                first,
+                count: 1,
+                hash: hash(chunk),
+            };
+            (first..).zip(buffer.chunks(LARGEST_READ)).map(run).collect()
+        };
+        let unhashed = || {
+            let hash = None;
+            vec![Run { first, count, hash }]
+        };
+        let buffer = buffer.first(usize::try_from(length(&range)).unwrap_or(0));
+        if let Some(target) = &self.target
+            && let Some(disk) = target.sink.target()
+            && target.offloading.bring(self.disk, disk, data)?
+        {
+            bytes.put = data.iter().map(length).sum();
+            bytes.skipped = length(&range) - bytes.put;
+            if !target.hashing {
+                return Ok(unhashed());
+            }
+            // What is there now, whatever the source holds by now.
+            disk.read_at(range.start, buffer)?;
+            bytes.read = bytes.put;
+            return Ok(hashes(buffer));
+        }
+        self.read(&range, data, buffer)?;
+        bytes.read = data.iter().map(length).sum();
+        let Some(target) = &self.target else {
+            bytes.skipped = length(&range);
+            return Ok(hashes(buffer));
+        };
+        if target.filling {
+            target.sink.put(range.start, buffer)?;
+            bytes.put = length(&range);
+        } else if is_zero(buffer) {
+            bytes.skipped = length(&range);
+            target.sink.skip(range)?;
+            return Ok(unhashed());
+        } else {
+            self.put(target, range, buffer, bytes)?;
+        }
+        Ok(if target.hashing {
+            hashes(buffer)
+        } else {
+            unhashed()
+        })
+    }
+
+    /// Fills `buffer` with `range`, of which only `data` has to be read.
+    fn read(&self, range: &Range<u64>, data: &[Range<u64>], buffer: &mut [u8]) -> Result<()> {
         let mut filled = range.start;
         for part in data {
             window_mut(buffer, range.start, filled..part.start).fill(0);
             self.disk
                 .read_at(part.start, window_mut(buffer, range.start, part.clone()))?;
-            bytes.read += length(part);
             filled = part.end;
         }
         window_mut(buffer, range.start, filled..range.end).fill(0);
-        if is_zero(buffer) {
-            bytes.skipped = length(&range);
-            if let Some(target) = &self.target {
-                target.sink.skip(range)?;
-            }
-            return Ok(None);
-        }
-        if let Some(target) = &self.target {
-            self.put(target.sink, range, buffer, bytes)?;
-        }
-        Ok(Some(Digest::of(buffer)))
-    }
-
-    /// Puts the runs of units that hold something and skips the others, in order.
-    fn put(&self, sink: &dyn Sink, range: Range<u64>, buffer: &[u8], bytes: &mut Bytes) -> Result<()> {
-        let mut at = range.start;
-        let mut units = buffer
-            .chunks(self.unit)
-            .map(|unit| (is_zero(unit), unit.len() as u64));
-        let mut next = units.next();
-        while let Some((zero, first)) = next {
-            let mut end = at + first;
-            next = units.next();
-            while let Some((_, more)) = next.filter(|(other, _)| *other == zero) {
-                end += more;
-                next = units.next();
-            }
-            if zero {
-                sink.skip(at..end)?;
-                bytes.skipped += end - at;
-            } else {
-                sink.put(at, window(buffer, range.start, at..end))?;
-                bytes.put += end - at;
-            }
-            at = end;
-        }
         Ok(())
     }
 
-    fn done(&self, run: Run, bytes: Bytes) -> Result<()> {
+    /// Puts the runs of units that hold something and skips the others, in order.
+    fn put(&self, target: &Target<'_>, range: Range<u64>, buffer: &[u8], bytes: &mut Bytes) -> Result<()> {
+        let smallest = self.pace.sparse.unwrap_or(0).min(CHUNK).max(target.unit as u64);
+        let mut put = |part: Range<u64>| {
+            if part.is_empty() {
+                return Ok(());
+            }
+            bytes.put += length(&part);
+            target.sink.put(part.start, window(buffer, range.start, part))
+        };
+        // Up to `done` all has been given away; zeros too few to be left out wait with the data.
+        let (mut done, mut at) = (range.start, range.start);
+        let mut units = buffer.chunks(target.unit).peekable();
+        while let Some(unit) = units.next() {
+            let start = at;
+            at += unit.len() as u64;
+            if !is_zero(unit) {
+                continue;
+            }
+            while let Some(unit) = units.next_if(|unit| is_zero(unit)) {
+                at += unit.len() as u64;
+            }
+            if at - start >= smallest {
+                put(done..start)?;
+                target.sink.skip(start..at)?;
+                done = at;
+            }
+        }
+        put(done..range.end)?;
+        bytes.skipped = length(&range) - bytes.put;
+        Ok(())
+    }
+
+    fn done(&self, runs: Vec<Run>, bytes: Bytes) -> Result<()> {
         let known = bytes.known > 0;
         let due = {
             let mut progress = lock(&self.progress);
@@ -349,28 +468,49 @@ impl Job<'_> {
                 bytes: total,
                 ..
             } = &mut *progress;
-            hasher.add(run, known, |run, known| {
-                if !known {
-                    note(unrecorded, run);
-                }
-            });
+            for run in runs {
+                hasher.add(run, known, |run, known| {
+                    // Nobody records what is only read.
+                    if !known && self.target.is_some() {
+                        note(unrecorded, run);
+                    }
+                });
+            }
             total.put += bytes.put;
             total.skipped += bytes.skipped;
             total.known += bytes.known;
             total.read += bytes.read;
             progress.since_checkpoint += bytes.put;
             self.target.as_ref().is_some_and(|target| {
-                progress.since_checkpoint >= target.pace.checkpoint_bytes
-                    || progress.last_checkpoint.elapsed() >= target.pace.checkpoint_time
+                // What is not hashed cannot be noted: nothing would be won.
+                target.hashing
+                    && (progress.since_checkpoint >= self.pace.checkpoint_bytes
+                        || progress.last_checkpoint.elapsed() >= self.pace.checkpoint_time)
             })
         };
         self.watch.advance(bytes.put + bytes.skipped + bytes.known);
         if due { self.checkpoint() } else { Ok(()) }
     }
 
-    /// Makes durable what was put, then notes it. The other threads go on meanwhile.
+    /// Makes durable what was put, then notes it; unless somebody is at it. The other threads go on meanwhile.
     fn checkpoint(&self) -> Result<()> {
-        let (Some(target), Ok(_one)) = (&self.target, self.checkpoint.try_lock()) else {
+        match self.checkpoint.try_lock() {
+            Ok(one) => self.checkpoint_held(&one),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The same, of all that has arrived by now.
+    fn checkpoint_of_all(&self) -> Result<()> {
+        let one = lock(&self.checkpoint);
+        if lock(&self.progress).unrecorded.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint_held(&one)
+    }
+
+    fn checkpoint_held(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+        let Some(target) = &self.target else {
             return Ok(());
         };
         let batch = {
@@ -389,6 +529,10 @@ impl Job<'_> {
     }
 }
 
+/// A chunk, as it is read at once.
+#[allow(clippy::cast_possible_truncation, reason = "a mebibyte")]
+const LARGEST_READ: usize = CHUNK as usize;
+
 /// Appends a run, joining zeros with zeros: a ledger of a nearly empty disk stays small.
 fn note(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
@@ -399,13 +543,14 @@ fn note(runs: &mut Vec<Run>, run: Run) {
     }
 }
 
-/// The bytes between two puts or skips: a multiple of the sink's unit and of a page, and a divisor of a chunk.
+/// The bytes between two puts or skips: a multiple of the sink's unit and of a page, and a divisor or a multiple of a chunk.
 fn unit_of(disk: &dyn Disk, sink: &dyn Sink) -> Result<usize> {
     let unit = u64::from(sink.unit()).max(SMALLEST_UNIT);
     match usize::try_from(unit) {
-        Ok(size) if unit.is_power_of_two() && unit <= CHUNK => Ok(size),
+        Ok(size) if unit.is_power_of_two() && unit <= LARGEST_UNIT => Ok(size),
         _ => {
-            let text = format!("cannot be copied in units of {unit} bytes: at most {CHUNK}, a power of two");
+            let text =
+                format!("cannot be copied in units of {unit} bytes: at most {LARGEST_UNIT}, a power of two");
             Err(Error::new(Kind::Unsupported, disk.label(), text))
         }
     }

@@ -2,14 +2,17 @@
 
 use super::*;
 use crate::{
-    copy::{FileLedger, Identity, digest, verify},
+    copy::{Clock, FileLedger, Identity, TimeOfDay, Windows, digest, verify},
     disk::{Content, DiskSink, Extent, FileDisk, MemoryDisk, Overlay},
     watch::Unwatched,
 };
 use proptest::prelude::*;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize},
+    },
+    thread,
 };
 
 /// Forgets what was put since the last checkpoint when the power goes.
@@ -19,6 +22,7 @@ struct Brittle {
     pending: Mutex<Vec<(u64, Vec<u8>)>>,
     puts_left: AtomicU64,
     puts: AtomicUsize,
+    unit: u32,
 }
 
 impl Brittle {
@@ -28,16 +32,30 @@ impl Brittle {
             pending: Mutex::default(),
             puts_left: AtomicU64::new(puts_left),
             puts: AtomicUsize::new(0),
+            unit: 1 << 16,
         }
+    }
+
+    fn in_units_of(mut self, unit: u32) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    fn takes(&self, range: &Range<u64>) {
+        let whole = |at: u64| at.is_multiple_of(u64::from(self.unit)) || at == self.durable.size();
+        assert!(
+            !range.is_empty() && whole(range.start) && whole(range.end),
+            "{range:?}"
+        );
     }
 }
 
 impl Sink for Brittle {
     fn unit(&self) -> u32 {
-        1 << 16
+        self.unit
     }
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        assert!(offset.is_multiple_of(1 << 16));
+        self.takes(&(offset..offset + bytes.len() as u64));
         let left = self
             .puts_left
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -49,10 +67,11 @@ impl Sink for Brittle {
         Ok(())
     }
     fn skip(&self, range: Range<u64>) -> Result<()> {
-        assert!(!range.is_empty());
+        self.takes(&range);
         Ok(())
     }
-    fn keep(&self, _range: Range<u64>) -> Result<()> {
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.takes(&range);
         Ok(())
     }
 
@@ -107,7 +126,7 @@ fn identity(size: u64) -> Identity {
     }
 }
 
-fn pace(threads: usize) -> Pace {
+fn pace(threads: usize) -> Pace<'static> {
     Pace {
         threads,
         checkpoint_bytes: 2 << 20,
@@ -165,6 +184,7 @@ proptest! {
         lives in prop::collection::vec(0..6_u64, 0..4),
         threads in 1..4_usize,
         torn in 0..60_u64,
+        unit in prop_oneof![Just(1_u32 << 16), Just(2 << 20), Just(4 << 20)],
     ) {
         let source = patterned(&pattern, tail);
         let size = source.size();
@@ -175,7 +195,7 @@ proptest! {
         for puts in lives {
             let ledger = FileLedger::open(&path, &identity(size)).unwrap();
             // What is pending in the sink is lost with it; the checkpoint after the failure is what survives.
-            let _ = copy(&*source, &Brittle::new(target.clone(), puts), &ledger, pace(threads), &Unwatched);
+            let _ = copy(&*source, &Brittle::new(target.clone(), puts).in_units_of(unit), &ledger, pace(threads), &Unwatched);
             drop(ledger);
             let length = std::fs::metadata(&path).unwrap().len();
             let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -189,7 +209,7 @@ proptest! {
                 prop_assert_eq!(hash, (!is_zero(bytes)).then(|| Digest::of(bytes)));
             }
         }
-        let last = Brittle::new(target.clone(), u64::MAX);
+        let last = Brittle::new(target.clone(), u64::MAX).in_units_of(unit);
         let copied = copy(&*source, &last, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!(copied.put + copied.skipped + copied.known, size);
         prop_assert!(target.contents() == contents(&*source));
@@ -198,7 +218,7 @@ proptest! {
         drop(ledger);
         let ledger = FileLedger::open(&path, &identity(size)).unwrap();
         prop_assert_eq!(ledger.digest(), Some(copied.digest));
-        let idle = Brittle::new(target.clone(), 0);
+        let idle = Brittle::new(target.clone(), 0).in_units_of(unit);
         let again = copy(&*source, &idle, &ledger, pace(threads), &Unwatched).unwrap();
         prop_assert_eq!((again.known, again.digest), (size, copied.digest));
     }
@@ -353,4 +373,100 @@ fn a_unit_that_does_not_divide_a_chunk_is_refused() {
     let source = patterned(&[1], 0);
     let error = copy(&*source, &Odd, &NoLedger, pace(1), &Unwatched).unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported);
+}
+
+#[test]
+fn zeros_are_left_out_only_where_enough_of_them_follow_each_other() {
+    let unit = 1 << 16;
+    let source = Arc::new(MemoryDisk::new("source", vec![0; 3 << 20]));
+    source.write_at(0, &vec![1; 2 * unit]).unwrap();
+    // One unit of zeros, then data, then many.
+    source.write_at(3 * unit as u64, &vec![2; unit]).unwrap();
+    source.write_at((1 << 20) + 5, &[3]).unwrap();
+    let expected = digest(&*source, &Unwatched).unwrap();
+    for (sparse, put) in [
+        (None, 4 * unit),
+        (Some(4096), 4 * unit),
+        (Some(2 << 16), 5 * unit),
+        (Some(1 << 20), (1 << 20) + (1 << 20)),
+        (Some(0), 3 << 20),
+    ] {
+        let target = Arc::new(MemoryDisk::new("target", vec![0; 3 << 20]));
+        let sink = Brittle::new(target.clone(), u64::MAX);
+        let pace = Pace { sparse, ..pace(2) };
+        let copied = copy(&*source, &sink, &NoLedger, pace, &Unwatched).unwrap();
+        assert_eq!((copied.put, copied.digest), (put as u64, expected), "{sparse:?}");
+        assert!(target.contents() == source.contents());
+    }
+}
+
+#[test]
+fn without_a_hash_the_bytes_are_the_same() {
+    let source = patterned(&[1, 0, 2, 3, 1], 100);
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target.clone(), u64::MAX);
+    let copied = copy_unhashed(&*source, &sink, pace(2), &Unwatched).unwrap();
+    assert_eq!(copied.put + copied.skipped, source.size());
+    assert!(target.contents() == contents(&*source));
+}
+
+#[test]
+fn when_its_hours_are_over_a_copy_makes_all_of_it_last_and_goes_on_the_next_evening() {
+    /// Two chunks before the window closes; opens again after so many sleeps.
+    #[derive(Debug, Default)]
+    struct Evening {
+        looks: AtomicU64,
+        sleeps: AtomicU64,
+    }
+    impl Clock for Arc<Evening> {
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            let closed =
+                self.looks.fetch_add(1, Ordering::SeqCst) >= 3 && self.sleeps.load(Ordering::SeqCst) < 5;
+            TimeOfDay::new(if closed { 12 } else { 23 }, 0, 0)
+        }
+        fn sleep(&self, _time: Duration) {
+            self.sleeps.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    struct Listening<'a> {
+        ledger: &'a FileLedger,
+        said: Mutex<Vec<(String, bool)>>,
+    }
+    impl Watch for Listening<'_> {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, _bytes: u64) {}
+        fn say(&self, text: &str) {
+            let safe = self.ledger.at(1).unwrap().hash.is_some();
+            lock(&self.said).push((text.to_owned(), safe));
+        }
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+    let source = patterned(&[1, 2, 1, 1], 0);
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap();
+    let target = Arc::new(MemoryDisk::new("target", vec![0; source.size() as usize]));
+    let sink = Brittle::new(target.clone(), u64::MAX);
+    let clock = Arc::new(Evening::default());
+    let windows = Windows::new(vec!["22:00-05:00".parse().unwrap()]);
+    let brake = Brake::new(None, windows, Box::new(clock.clone()));
+    let watch = Listening {
+        ledger: &ledger,
+        said: Mutex::default(),
+    };
+    let pace = Pace {
+        brake: Some(&brake),
+        checkpoint_bytes: u64::MAX,
+        ..pace(1)
+    };
+    copy(&*source, &sink, &ledger, pace, &watch).unwrap();
+    assert!(target.contents() == contents(&*source));
+    let said = lock(&watch.said);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].0.contains("pausing until 22:00") && said[0].1, "{said:?}");
+    assert!(said[1].0.contains("going on"), "{said:?}");
 }

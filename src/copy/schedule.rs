@@ -1,21 +1,25 @@
 //! What a copy has to do, in ascending order: extents of the disk cut into chunks, less what the ledger has.
 
 use super::{
-    hash::{CHUNK, ChunkHash, chunk_range, chunks},
+    hash::{CHUNK, Run, chunk_range, chunks},
     ledger::Ledger,
 };
 use crate::disk::{Content, Disk, Error, Extent, Kind, Result};
 use std::ops::Range;
 
-/// One piece of work.
+/// Some work, in whole pieces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// The ledger has these.
-    Known { first: u64, count: u64, hash: ChunkHash },
+    /// The ledger has these, which follow each other.
+    Known(Vec<Run>),
     /// Zeros by the map; need not be read.
     Skip { first: u64, count: u64 },
-    /// To be read: the parts that the map calls data. The rest of the chunk is zeros.
-    Read { index: u64, data: Vec<Range<u64>> },
+    /// To be read: the parts that the map calls data. The rest of the chunks is zeros.
+    Read {
+        first: u64,
+        count: u64,
+        data: Vec<Range<u64>>,
+    },
 }
 
 /// Hands out work. Never more of the map in memory than the disk gives at once.
@@ -32,6 +36,10 @@ pub(super) struct Schedule<'a> {
     map: Vec<Extent>,
     /// Index into the map: those before are used up.
     used: usize,
+    /// Zeros are read chunk by chunk like everything else.
+    reads_zeros: bool,
+    /// Chunks that are handed out together: all work begins on a multiple of that.
+    piece: u64,
 }
 
 impl<'a> Schedule<'a> {
@@ -44,43 +52,93 @@ impl<'a> Schedule<'a> {
             unknown_to: 0,
             map: Vec::new(),
             used: 0,
+            reads_zeros: false,
+            piece: 1,
         }
     }
 
-    /// The next piece of work; `None` at the end.
+    /// From now on nothing is [`Work::Skip`]: zeros by the map are [`Work::Read`] without data.
+    pub(super) fn read_zeros(&mut self) {
+        self.reads_zeros = true;
+    }
+
+    /// From now on so many chunks are handed out together, at least 1.
+    pub(super) fn in_pieces_of(&mut self, chunks: u64) {
+        self.piece = chunks.max(1);
+    }
+
+    /// The next work; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Work>> {
         let first = self.next;
         let chunks = chunks(self.size);
         if first >= chunks {
             return Ok(None);
         }
-        if first >= self.unknown_to {
-            let entry = self.ledger.at(first)?;
-            let count = entry.count.clamp(1, chunks - first);
-            if let Some(hash) = entry.hash {
-                self.next = first + count;
-                return Ok(Some(Work::Known { first, count, hash }));
-            }
-            self.unknown_to = first + count;
+        if first >= self.unknown_to
+            && let Some(runs) = self.known(first, chunks)?
+        {
+            self.next = runs.last().map_or(chunks, |last| last.first + last.count);
+            return Ok(Some(Work::Known(runs)));
         }
-        let here = chunk_range(self.size, first, 1);
-        let zeros_to = self.zeros_from(here.start)?;
+        let zeros_to = self.zeros_from(first.saturating_mul(CHUNK))?;
         let whole = if zeros_to >= self.size {
             chunks
         } else {
-            zeros_to / CHUNK
+            self.whole_pieces(zeros_to / CHUNK)
         };
         let whole = whole.min(self.unknown_to);
-        if whole > first {
+        if whole > first && !self.reads_zeros {
             self.next = whole;
-            return Ok(Some(Work::Skip {
-                first,
-                count: whole - first,
-            }));
+            let count = whole - first;
+            return Ok(Some(Work::Skip { first, count }));
         }
-        self.next = first + 1;
-        let data = self.data_in(here)?;
-        Ok(Some(Work::Read { index: first, data }))
+        let count = self.piece.min(chunks - first);
+        self.next = first + count;
+        let data = self.data_in(chunk_range(self.size, first, count))?;
+        Ok(Some(Work::Read { first, count, data }))
+    }
+
+    /// The last chunk not behind `chunk` on which a piece begins.
+    fn whole_pieces(&self, chunk: u64) -> u64 {
+        chunk / self.piece * self.piece
+    }
+
+    /// What the ledger has from chunk `first` on, of which a whole piece must be there.
+    fn known(&mut self, first: u64, chunks: u64) -> Result<Option<Vec<Run>>> {
+        let piece_end = (first + self.piece).min(chunks);
+        let mut runs: Vec<Run> = Vec::new();
+        let mut at = first;
+        while at < piece_end {
+            let entry = self.ledger.at(at)?;
+            let count = entry.count.clamp(1, chunks - at);
+            let Some(hash) = entry.hash else {
+                let unknown_to = if at == first {
+                    self.whole_pieces(at + count)
+                } else {
+                    0
+                };
+                let unknown_to = if at + count >= chunks { chunks } else { unknown_to };
+                self.unknown_to = unknown_to.max(piece_end);
+                return Ok(None);
+            };
+            runs.push(Run {
+                first: at,
+                count,
+                hash,
+            });
+            at += count;
+        }
+        let end = if at >= chunks {
+            chunks
+        } else {
+            self.whole_pieces(at).max(piece_end)
+        };
+        // Zeros may be known far beyond this piece; of several runs the last ends with it.
+        let end = if runs.len() > 1 { piece_end } else { end };
+        if let Some(last) = runs.last_mut() {
+            last.count = end - last.first;
+        }
+        Ok(Some(runs))
     }
 
     /// The extent that covers `offset`, which never goes back below an earlier chunk.

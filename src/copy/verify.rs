@@ -1,7 +1,7 @@
 //! Reads a disk again: its hash, and where it differs from what a ledger says.
 
 use super::{
-    engine::each_run,
+    engine::{Pace, each_run},
     hash::{Run, chunk_range},
     ledger::Ledger,
 };
@@ -42,7 +42,7 @@ const MOST_DIFFERENCES: usize = 100;
 /// # Errors
 /// Those of the disk; [`crate::disk::Kind::Cancelled`] if `watch` says so.
 pub fn digest(disk: &dyn Disk, watch: &dyn Watch) -> Result<Digest> {
-    each_run(disk, watch, &|_| Ok(()))
+    each_run(disk, Pace::default(), watch, &|_| Ok(()))
 }
 
 /// Reads all of `disk` that is not zeros by its map and compares each chunk with `ledger`.
@@ -50,6 +50,19 @@ pub fn digest(disk: &dyn Disk, watch: &dyn Watch) -> Result<Digest> {
 /// # Errors
 /// Those of the disk and the ledger; [`crate::disk::Kind::Cancelled`] if `watch` says so. A difference is not an error.
 pub fn verify(disk: &dyn Disk, ledger: &dyn Ledger, watch: &dyn Watch) -> Result<Verified> {
+    verify_at(disk, ledger, Pace::default(), watch)
+}
+
+/// The same with so many threads, held back by the same brake as the copy.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(
+    disk: &dyn Disk,
+    ledger: &dyn Ledger,
+    pace: Pace<'_>,
+    watch: &dyn Watch,
+) -> Result<Verified> {
     let found = Mutex::new((0, Vec::new()));
     let judge = |run: &Run| {
         let (mut at, end) = (run.first, run.first.saturating_add(run.count));
@@ -71,7 +84,7 @@ pub fn verify(disk: &dyn Disk, ledger: &dyn Ledger, watch: &dyn Watch) -> Result
         }
         Ok(())
     };
-    let digest = each_run(disk, watch, &judge)?;
+    let digest = each_run(disk, pace, watch, &judge)?;
     let (differing, mut differences) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     shorten(&mut differences);
     Ok(Verified {

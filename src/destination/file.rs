@@ -1,7 +1,7 @@
 //! OUT is a file for one disk, or a folder for many.
 
 use super::{
-    Container, Destination, Leftover, Space,
+    Cache, Container, Destination, Leftover, Space,
     publish::{failed, must_be_absent, rename_new, sync_file, sync_folder},
     space::space,
     work_folder::WorkFolder,
@@ -13,6 +13,7 @@ use crate::{
 use std::{
     ffi::OsString,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,6 +35,7 @@ pub struct FileDestination {
     name: OsString,
     shape: Shape,
     work: WorkFolder,
+    cache: Cache,
     published: bool,
 }
 
@@ -56,6 +58,7 @@ impl FileDestination {
             name,
             shape,
             work,
+            cache: Cache::default(),
             published: false,
         })
     }
@@ -81,6 +84,7 @@ impl FileDestination {
             name,
             shape,
             work,
+            cache: Cache::default(),
             published: false,
         };
         destination.take_back()?;
@@ -117,6 +121,19 @@ impl FileDestination {
         }
         names.sort_by_key(|name| (**name == *self.name, name.clone()));
         Ok(names)
+    }
+
+    /// `file`, which is at `path`, with the cache that is wanted.
+    fn cached(&self, file: FileDisk, path: &Path) -> Arc<dyn Disk> {
+        match self.cache {
+            Cache::None => Arc::new(file.directly(path)),
+            Cache::Writeback | Cache::Unsafe => Arc::new(file),
+        }
+    }
+
+    /// The ledger of what is a part of a product.
+    pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
+        self.work.ledger(name, identity)
     }
 
     fn publish_files(&self, names: &[String]) -> Result<()> {
@@ -159,7 +176,7 @@ impl Destination for FileDestination {
         let path = self.work.product(name)?;
         let mut ledger = self.work.ledger(name, identity)?;
         if path.exists() && !ledger.is_empty() {
-            let disk = Arc::new(FileDisk::open_writable(&path)?);
+            let disk = self.cached(FileDisk::open_writable(&path)?, &path);
             let container = Container {
                 disk,
                 fresh: false,
@@ -172,13 +189,36 @@ impl Destination for FileDestination {
         } else if !ledger.is_empty() {
             ledger = self.work.forget(name, identity)?;
         }
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&path, size)?);
+        let disk = self.cached(FileDisk::create(&path, size)?, &path);
         let container = Container {
             disk,
             fresh: true,
             blank: true,
         };
         Ok((container, ledger))
+    }
+
+    fn beside(&mut self, name: &str, size: u64, fresh: bool) -> Result<Arc<dyn Disk>> {
+        let path = self.work.product(name)?;
+        if self.shape == Shape::File {
+            must_be_absent(&self.parent.join(name))?;
+        }
+        if fresh {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path, error)),
+                _ => {}
+            }
+            return Ok(self.cached(FileDisk::create(&path, size)?, &path));
+        }
+        Ok(self.cached(FileDisk::open_writable(&path)?, &path))
+    }
+
+    fn place(&self, name: &str) -> Option<PathBuf> {
+        self.work.product(name).ok()
+    }
+
+    fn set_cache(&mut self, cache: Cache) {
+        self.cache = cache;
     }
 
     fn file(&mut self, name: &str, contents: &[u8]) -> Result<()> {
@@ -206,16 +246,21 @@ impl Destination for FileDestination {
 
     fn publish(mut self: Box<Self>) -> Result<()> {
         let names = self.products()?;
-        for name in &names {
-            sync_file(&self.work.product(name)?)?;
+        let flushed = self.cache != Cache::Unsafe;
+        if flushed {
+            for name in &names {
+                sync_file(&self.work.product(name)?)?;
+            }
+            sync_folder(&self.work.products())?;
         }
-        sync_folder(&self.work.products())?;
         match self.shape {
             Shape::Folder => rename_new(&self.work.products(), &self.out)?,
             Shape::File => self.publish_files(&names)?,
         }
         self.published = true;
-        sync_folder(&self.parent)?;
+        if flushed {
+            sync_folder(&self.parent)?;
+        }
         self.work.remove()
     }
 }

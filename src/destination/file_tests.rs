@@ -171,6 +171,14 @@ fn a_run_that_did_nothing_durable_leaves_nothing_and_one_that_did_can_be_resumed
     let mut resumed = FileDestination::resume(&out, Shape::File).unwrap();
     assert_eq!(resumed.kept("plan.json").unwrap().unwrap(), b"the plan");
     assert_eq!(resumed.kept("other").unwrap(), None);
+    // A run that breaks while it keeps something leaves what was kept before.
+    let new = folder.path().join(".guest.raw.rehome-work/kept/plan.json.new");
+    fs::create_dir(&new).unwrap();
+    resumed.keep("plan.json", b"another").unwrap_err();
+    assert_eq!(resumed.kept("plan.json").unwrap().unwrap(), b"the plan");
+    fs::remove_dir(&new).unwrap();
+    resumed.keep("plan.json", b"another").unwrap();
+    assert_eq!(resumed.kept("plan.json").unwrap().unwrap(), b"another");
     let other = Identity {
         plan: Digest::of(b"another"),
         ..identity(size)

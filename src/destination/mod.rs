@@ -4,14 +4,20 @@
 //! renamed together by [`Destination::publish`]. A run that breaks leaves a work folder that can be resumed, or
 //! nothing.
 
-mod block_device;
+mod archive;
+mod cache;
+mod device;
+mod existing;
 mod file;
 mod in_use;
 mod publish;
 mod space;
 mod work_folder;
 
-pub use block_device::BlockDeviceDestination;
+pub use archive::ArchiveDestination;
+pub use cache::Cache;
+pub use device::DeviceDestination;
+pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
 pub use in_use::{in_use, share_a_disk};
 pub use space::{Space, explain_full};
@@ -19,13 +25,21 @@ pub use work_folder::Leftover;
 
 use crate::{
     copy::{FileLedger, Identity},
-    disk::{Disk, Result},
+    disk::{Disk, Error, Kind, Result},
+    image::ova::{NewDisk, NewMachine},
 };
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 /// One conversion's products, invisible until they are published. Dropped before that, it removes what it made unless
 /// that is worth a resume.
 pub trait Destination: Debug + Send {
+    /// Says what will come, before the first disk: an archive begins with that. Others have no need of it.
+    ///
+    /// # Errors
+    /// Of what cannot be described.
+    fn describe(&mut self, _machine: &NewMachine, _disks: &[NewDisk]) -> Result<()> {
+        Ok(())
+    }
     /// The container of a disk, which begins with `size` bytes (0 for a format that grows), and its ledger. When
     /// resuming, both as they were left; if the ledger knows nothing the container is made afresh.
     ///
@@ -33,12 +47,31 @@ pub trait Destination: Debug + Send {
     /// [`Unsafe`](crate::disk::Kind) if what is there was made by another plan or of another source than
     /// `identity`; [`Full`](crate::disk::Kind) if a device is too small.
     fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)>;
+    /// A further file of the image of a disk, of `size` bytes to begin with; when resuming (not `fresh`), as it was left.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::disk::Kind) where an image can only be one file.
+    fn beside(&mut self, name: &str, _size: u64, _fresh: bool) -> Result<Arc<dyn Disk>> {
+        let text =
+            "would be a second file of one image: choose a kind of image that is one file, or a file as OUT";
+        Err(Error::new(Kind::Unsupported, name, text))
+    }
+    /// Where the file `name` is until it is published; `None` if it is none.
+    fn place(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+    /// How what is written from now on reaches the storage.
+    fn set_cache(&mut self, _cache: Cache) {}
     /// A finished file of the set: definition, report.
     fn file(&mut self, name: &str, contents: &[u8]) -> Result<()>;
     /// Keeps `contents` in the work folder for a resume: the plan. Not published.
     fn keep(&mut self, name: &str, contents: &[u8]) -> Result<()>;
     /// What [`Destination::keep`] kept in the run that is resumed.
     fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// What somebody should know of the place that is written to.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.

@@ -176,9 +176,12 @@ impl WorkFolder {
         write_file(&self.product(name)?, contents)
     }
 
+    /// Keeps `contents` under `name` for the run that resumes this one: what was kept before, or this, never a half of it.
     pub(super) fn keep(&self, name: &str, contents: &[u8]) -> Result<()> {
         let path = self.entry(KEPT, name)?;
-        write_file(&path, contents)?;
+        let new = self.entry(KEPT, &format!("{name}.new"))?;
+        write_file(&new, contents)?;
+        fs::rename(&new, &path).map_err(|error| failed(&path, error))?;
         sync_folder(&self.path.join(KEPT))
     }
 

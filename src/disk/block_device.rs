@@ -1,6 +1,6 @@
 //! A block device: read-only as a source, always; writable, and then ours alone, as a destination.
 
-use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, check_range};
+use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, check_range, direct::Direct};
 use rustix::{
     fs::{FallocateFlags, OFlags, fallocate, ioctl_blksszget, major, minor},
     io::Errno,
@@ -25,6 +25,8 @@ pub struct BlockDevice {
     sector_size: u32,
     number: (u32, u32),
     writable: bool,
+    /// Past the host's cache; `None`: through it.
+    direct: Option<Direct>,
 }
 
 /// How often, and how far apart, an exclusive open is tried again: half a second in all.
@@ -56,6 +58,18 @@ pub fn open_source(path: &Path, sector_size: Option<u32>) -> Result<Arc<dyn Disk
         Some(sector_size) => Arc::new(file.with_sector_size(sector_size)),
         None => Arc::new(file),
     })
+}
+
+/// The same, read past the host's cache where that is possible: what is read once need not push out what others use.
+pub fn open_source_directly(path: &Path) -> Result<Arc<dyn Disk>> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path.display().to_string(), error))?;
+    if metadata.file_type().is_block_device() {
+        return Ok(Arc::new(BlockDevice::open(path)?.directly(path)));
+    }
+    if !metadata.is_file() {
+        return open_source(path, None);
+    }
+    Ok(Arc::new(FileDisk::open(path)?.directly(path)))
 }
 
 impl BlockDevice {
@@ -120,7 +134,16 @@ impl BlockDevice {
             sector_size,
             number: (major(metadata.rdev()), minor(metadata.rdev())),
             writable,
+            direct: None,
         })
+    }
+
+    /// Large pieces go past the host's cache from now on, where `path`, by which this device was opened, has a way for
+    /// that. `docs/performance.md` says when that wins.
+    #[must_use]
+    pub fn directly(mut self, path: &Path) -> Self {
+        self.direct = Direct::open(path, &self.file, self.writable);
+        self
     }
 
     fn error(&self, offset: u64, error: io::Error) -> Error {
@@ -172,6 +195,13 @@ impl Disk for BlockDevice {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         check_range(&self.label, self.size, offset, buffer.len() as u64)?;
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.read(offset, buffer))
+        {
+            return Ok(());
+        }
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| self.error(offset, error))
@@ -179,6 +209,13 @@ impl Disk for BlockDevice {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.must_be_writable(&(offset..offset.saturating_add(bytes.len() as u64)))?;
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.write(offset, bytes))
+        {
+            return Ok(());
+        }
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.error(offset, error))

@@ -217,6 +217,15 @@ impl Disk for Composite {
         Ok(())
     }
 
+    fn preallocate(&self, range: Range<u64>) -> Result<()> {
+        self.walk(range, |part, within, piece| match part {
+            Part::Of { disk, offset, .. } => {
+                disk.preallocate(offset + within..offset + within + (piece.end - piece.start))
+            }
+            Part::Zeros { .. } => Ok(()),
+        })
+    }
+
     fn plain(&self, offset: u64) -> Option<(&File, u64, u64)> {
         let index = self
             .parts

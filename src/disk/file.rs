@@ -1,10 +1,15 @@
 //! A raw file: read-only as a source, always; writable as a container that we made.
 
-use super::{Content, Disk, Error, Extent, Kind, Result, check_range, push_extent};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use super::{Content, Disk, Error, Extent, Kind, Result, check_range, direct::Direct, push_extent};
+use reflink_copy::ReflinkBlockBuilder;
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek},
+    io::Errno,
+};
 use std::{
     fs::{File, OpenOptions},
     io::ErrorKind,
+    num::NonZeroU64,
     ops::Range,
     os::unix::fs::FileExt,
     path::Path,
@@ -19,6 +24,8 @@ pub struct FileDisk {
     size: AtomicU64,
     sector_size: u32,
     writable: bool,
+    /// Past the host's cache; `None`: through it.
+    direct: Option<Direct>,
 }
 
 /// No more than this many runs are listed by one call of [`Disk::extents`]: bounded memory for a file in shreds.
@@ -41,7 +48,10 @@ impl FileDisk {
             .create_new(true)
             .open(path)
             .map_err(|e| Error::io(&label, e))?;
-        file.set_len(size).map_err(|e| Error::io(&label, e))?;
+        // A file that was cut to nothing is written out by ext4 when it is closed, wanted or not.
+        if size > 0 {
+            file.set_len(size).map_err(|e| Error::io(&label, e))?;
+        }
         Self::from_file(label, file, true)
     }
 
@@ -68,7 +78,26 @@ impl FileDisk {
             file,
             sector_size: 512,
             writable,
+            direct: None,
         })
+    }
+
+    /// The same disk, called `label` and not to be written any more.
+    #[must_use]
+    pub(super) fn into_source(self, label: String) -> Self {
+        Self {
+            label,
+            writable: false,
+            ..self
+        }
+    }
+
+    /// Large pieces go past the host's cache from now on, where the filesystem of `path`, by which this disk was opened,
+    /// has a way for that. `docs/performance.md` says when that wins.
+    #[must_use]
+    pub fn directly(mut self, path: &Path) -> Self {
+        self.direct = Direct::open(path, &self.file, self.writable);
+        self
     }
 
     /// The same disk, counting in sectors of `sector_size` bytes.
@@ -122,6 +151,13 @@ impl Disk for FileDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         check_range(&self.label, self.size(), offset, buffer.len() as u64)?;
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.read(offset, buffer))
+        {
+            return Ok(());
+        }
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| match error.kind() {
@@ -133,6 +169,13 @@ impl Disk for FileDisk {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.must_be_writable(offset)?;
         check_range(&self.label, self.size(), offset, bytes.len() as u64)?;
+        if self
+            .direct
+            .as_ref()
+            .is_some_and(|direct| direct.write(offset, bytes))
+        {
+            return Ok(());
+        }
         self.file
             .write_all_at(bytes, offset)
             .map_err(|e| self.error(offset, e))
@@ -220,6 +263,44 @@ impl Disk for FileDisk {
         self.file.set_len(size).map_err(|e| self.error(size, e))?;
         self.size.store(size, Ordering::Release);
         Ok(())
+    }
+
+    fn preallocate(&self, range: Range<u64>) -> Result<()> {
+        self.must_be_writable(range.start)?;
+        let length = range.end.saturating_sub(range.start);
+        check_range(&self.label, self.size(), range.start, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, length)
+            .map_err(|error| self.error(range.start, error))
+    }
+
+    fn share(&self, offset: u64, from: &File, at: u64, length: u64) -> Result<bool> {
+        self.must_be_writable(offset)?;
+        check_range(&self.label, self.size(), offset, length)?;
+        let Some(count) = NonZeroU64::new(length) else {
+            return Ok(true);
+        };
+        let blocks = ReflinkBlockBuilder::new(from, &self.file, count);
+        Ok(blocks.from_offset(at).to_offset(offset).reflink_block().is_ok())
+    }
+
+    fn copy_from(&self, offset: u64, from: &File, at: u64, length: u64) -> Result<bool> {
+        self.must_be_writable(offset)?;
+        check_range(&self.label, self.size(), offset, length)?;
+        let (mut at, mut to) = (at, offset);
+        let end = offset.saturating_add(length);
+        while to < end {
+            let count = usize::try_from(end - to).unwrap_or(usize::MAX);
+            match copy_file_range(from, Some(&mut at), &self.file, Some(&mut to), count) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => return Err(self.error(to, error)),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     fn plain(&self, offset: u64) -> Option<(&File, u64, u64)> {

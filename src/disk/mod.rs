@@ -2,32 +2,42 @@
 //! volume. This room knows the [`Disk`] trait, the plain disks (files, devices, memory), the disks made of other
 //! disks ([`Composite`], [`Overlay`], [`Recorder`]) and the [`Sink`] for what only goes forward.
 
+mod aligned;
 mod block_device;
 mod composite;
 mod cursor;
 mod digest;
+mod direct;
 mod error;
 mod extent;
 pub mod field;
 mod file;
+mod forward;
 mod memory;
 mod overlay;
 mod overlay_map;
 mod recorder;
 mod sink;
 mod spill;
+mod spool;
+mod unflushed;
 
-pub use block_device::{BlockDevice, open_source};
+pub use aligned::{ALIGNMENT, AlignedBuffer};
+pub use block_device::{BlockDevice, open_source, open_source_directly};
 pub use composite::{Composite, Part};
 pub use cursor::Cursor;
 pub use digest::Digest;
 pub use error::{Error, Kind, Result};
 pub use extent::{Content, Extent, push_extent};
 pub use file::FileDisk;
+pub(crate) use forward::MOST_KEPT;
+pub use forward::{ForwardDisk, ForwardSink};
 pub use memory::MemoryDisk;
 pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
 pub use sink::{DiskSink, Sink};
+pub use spool::{spool, temporary_file};
+pub use unflushed::Unflushed;
 
 use std::{fmt::Debug, fs::File, ops::Range};
 
@@ -82,6 +92,24 @@ pub trait Disk: Debug + Send + Sync {
     /// Container files grow under an image format; other disks refuse.
     fn set_size(&self, _size: u64) -> Result<()> {
         Err(Error::new(Kind::Unsupported, self.label(), "has a fixed size"))
+    }
+
+    /// Takes space for `range` now, so that it cannot run out later; what is read there stays.
+    fn preallocate(&self, range: Range<u64>) -> Result<()> {
+        let text = "has no space that could be taken in advance";
+        Err(Error::new(Kind::Unsupported, self.label(), text).at(range.start))
+    }
+
+    /// From now on the `length` bytes at `offset` are those of the host file `from` at `at`, in the same blocks until one of
+    /// the two is written (a reflink). `false`: this disk, these places or this filesystem cannot; nothing was done.
+    fn share(&self, _offset: u64, _from: &File, _at: u64, _length: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Copies `length` bytes of the host file `from` at `at` to `offset` without bringing them here: in the kernel, or on
+    /// the server that has both files. `false`: cannot; what of it is there already is undefined.
+    fn copy_from(&self, _offset: u64, _from: &File, _at: u64, _length: u64) -> Result<bool> {
+        Ok(false)
     }
 
     /// The bytes from `offset` on lie unchanged in a host file, at `(file, offset there, length)`: what reflink and

@@ -9,7 +9,8 @@ use std::{ops::Range, sync::Arc};
 /// arrived, to decide places in the order of the disk and not of arrival. A caller must therefore never wait for a
 /// higher range before it has delivered its own, and who cannot deliver one calls [`Sink::abandon`].
 pub trait Sink: Send + Sync {
-    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes.
+    /// Every range begins and ends on a multiple of this (or at the end of the disk): a cluster, a grain. In bytes; a power
+    /// of two, 4 MiB at most.
     fn unit(&self) -> u32;
     /// Writes data. Compresses on the calling thread.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;
@@ -28,6 +29,11 @@ pub trait Sink: Send + Sync {
     fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;
+    /// The disk that is written, where each byte has its place from the start and zeros need not be written: bytes may
+    /// be brought there by [`Disk::share`] and [`Disk::copy_from`] instead of [`Sink::put`].
+    fn target(&self) -> Option<&dyn Disk> {
+        None
+    }
 }
 
 /// A [`Disk`] as a [`Sink`]: a raw file, a block device, an image that is written at random.
@@ -75,6 +81,10 @@ impl Sink for DiskSink {
 
     fn finish(&self) -> Result<()> {
         self.disk.flush()
+    }
+
+    fn target(&self) -> Option<&dyn Disk> {
+        self.blank.then_some(&*self.disk)
     }
 }
 

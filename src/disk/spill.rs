@@ -247,7 +247,7 @@ impl SpillFile {
 }
 
 /// A file in `folder` that has no name and goes when it is closed, whatever ends the program.
-fn unlinked_file(folder: &Path) -> io::Result<File> {
+pub(super) fn unlinked_file(folder: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     if let Ok(file) = openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR) {
         return Ok(File::from(file));

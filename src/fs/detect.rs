@@ -235,7 +235,11 @@ mod tests {
         ] {
             compare(&path);
         }
-        compare(&make("ntfs", "mkntfs", &["-q", "-Q", "-F", "-L", "System Ünïcödé"]));
+        compare(&make(
+            "ntfs",
+            "mkntfs",
+            &["-q", "-Q", "-F", "-L", "System Ünïcödé"],
+        ));
         let tree = path("tree");
         std::fs::create_dir(&tree).unwrap();
         std::fs::write(tree.join("file"), b"contents").unwrap();

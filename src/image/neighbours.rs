@@ -13,6 +13,29 @@ use std::{
 pub trait Neighbours {
     /// Opens `name` for reading. `format` as the image declares it; never probed.
     fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>>;
+
+    /// Opens `name`, which holds a part of an image that is edited where it lies, for reading and writing: its bare
+    /// bytes.
+    ///
+    /// # Errors
+    /// Those of the file; [`Kind::Unsupported`] from who cannot follow an edit into a second file.
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        only_one_file(name)
+    }
+
+    /// What there is to open, for images that know another file by what is in it and have no name for it.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn names(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+}
+
+fn only_one_file(name: &[u8]) -> Result<Arc<dyn Disk>> {
+    let text = "holds a part of the image, and an edit where it lies reaches only one file here: convert it to an image \
+                that is one file";
+    Err(Error::new(Kind::Unsupported, String::from_utf8_lossy(name), text))
 }
 
 /// No file may be opened.
@@ -35,10 +58,12 @@ pub struct Beside {
     folder: PathBuf,
     allowed: Vec<PathBuf>,
     depth: usize,
+    writing: bool,
 }
 
-/// Longer chains exist only where nobody ever commits; one that runs in a circle has no end.
-const LONGEST_CHAIN: usize = 16;
+/// VMware allows 32 snapshots of a disk; longer chains exist only where nobody ever commits, and one that runs in a circle
+/// has no end.
+const LONGEST_CHAIN: usize = 40;
 
 impl Beside {
     /// The folder that holds `image`.
@@ -48,6 +73,7 @@ impl Beside {
             folder: folder.unwrap_or(Path::new(".")).to_owned(),
             allowed: Vec::new(),
             depth: 0,
+            writing: false,
         }
     }
 
@@ -57,12 +83,22 @@ impl Beside {
         self.allowed.push(folder.to_owned());
         self
     }
-}
 
-impl Neighbours for Beside {
-    fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
+    /// Further files of an image that is written may be written as well: the user has named it to be written. What it
+    /// stands on is still only read.
+    #[must_use]
+    pub fn writing(mut self) -> Self {
+        self.writing = true;
+        self
+    }
+
+    /// Where the file is that an image names, if it may be opened.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Unsupported`] for one that lies elsewhere or is no regular file.
+    pub fn place(&self, name: &[u8]) -> Result<PathBuf> {
         let text = String::from_utf8_lossy(name).into_owned();
-        let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));
+        let refuse = |why: String| Err(Error::new(Kind::Unsupported, &*text, why));
         let path = Path::new(OsStr::from_bytes(name.strip_prefix(b"file:").unwrap_or(name)));
         let path = self.folder.join(path);
         let path = path.canonicalize().map_err(|error| Error::io(&*text, error))?;
@@ -72,15 +108,50 @@ impl Neighbours for Beside {
             folder.is_some() && path.parent() == folder.as_deref()
         });
         if !is_allowed {
-            return refuse(
-                Kind::Unsupported,
-                format!(
-                    "is named as a backing file, but lies outside {}; only files beside the image are opened. Move it \
-                     there, or make one image of both with `qemu-img convert`",
-                    self.folder.display()
-                ),
-            );
+            return refuse(format!(
+                "is named by the image, but lies outside {}; only files beside the image are opened. Move it there, or \
+                 make one image of both with `qemu-img convert`",
+                self.folder.display()
+            ));
         }
+        // Not a pipe, which would wait forever.
+        let metadata = path.metadata().map_err(|error| Error::io(&*text, error))?;
+        if !metadata.is_file() {
+            return refuse("is named by the image, but is no regular file".to_owned());
+        }
+        Ok(path)
+    }
+}
+
+/// A folder with more files is not one that disks of one machine lie in, and each would be opened.
+const MOST_NAMES: usize = 1000;
+
+impl Neighbours for Beside {
+    fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for folder in std::iter::once(&self.folder).chain(&self.allowed) {
+            let failed = |error| Error::io(folder.display().to_string(), error);
+            for entry in std::fs::read_dir(folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = match folder == &self.folder {
+                    true => PathBuf::from(entry.file_name()),
+                    false => std::path::absolute(entry.path()).map_err(failed)?,
+                };
+                names.push(name.into_os_string().into_encoded_bytes());
+                if names.len() >= MOST_NAMES {
+                    break;
+                }
+            }
+        }
+        // Not in the order of the filesystem, which is chance.
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, name: &[u8], format: Option<&str>) -> Result<Arc<dyn Disk>> {
+        let text = String::from_utf8_lossy(name).into_owned();
+        let refuse = |kind: Kind, why: String| Err(Error::new(kind, &*text, why));
+        let path = self.place(name)?;
         if self.depth >= LONGEST_CHAIN {
             return refuse(
                 Kind::Corrupt,
@@ -101,23 +172,20 @@ impl Neighbours for Beside {
             Ok(format) => format,
             Err(error) => return refuse(Kind::Unsupported, error),
         };
-        // Not a pipe, which would wait forever.
-        if !path
-            .metadata()
-            .map_err(|error| Error::io(&*text, error))?
-            .is_file()
-        {
-            return refuse(
-                Kind::Unsupported,
-                "is named as a backing file, but is no regular file".to_owned(),
-            );
-        }
         // Names are relative to the file that holds them.
         let beside = Self {
             folder: path.parent().unwrap_or(&self.folder).to_owned(),
             allowed: [std::slice::from_ref(&self.folder), &self.allowed].concat(),
             depth: self.depth + 1,
+            writing: false,
         };
         Ok(open(Arc::new(FileDisk::open(&path)?), Some(format), &beside)?)
+    }
+
+    fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
+        if !self.writing {
+            return only_one_file(name);
+        }
+        Ok(Arc::new(FileDisk::open_writable(&self.place(name)?)?))
     }
 }

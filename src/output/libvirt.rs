@@ -5,9 +5,12 @@
 
 use super::{
     pci_topology::{PciAddress, PciError, PciTopology},
-    virtual_machine::{DiskImage, VirtualMachine},
+    virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
 };
-use crate::machine::Firmware;
+use crate::{
+    machine::Firmware,
+    nbd::{Address, Transport},
+};
 use std::{fmt::Write as _, path::PathBuf};
 use thiserror::Error;
 
@@ -201,27 +204,55 @@ fn disk_xml(
     place: &str,
     index: usize,
 ) -> Result<String, LibvirtError> {
-    if !disk.path.is_absolute() {
-        return Err(LibvirtError::NotAbsolute(disk.path.clone()));
-    }
-    let path = disk.path.to_str().ok_or_else(|| LibvirtError::NotXml {
-        what: "the path of a disk",
-        text: disk.path.display().to_string(),
-    })?;
+    let (kind, source) = match &disk.place {
+        DiskPlace::File(path) if !path.is_absolute() => return Err(LibvirtError::NotAbsolute(path.clone())),
+        DiskPlace::File(path) => {
+            let text = path.to_str().ok_or_else(|| LibvirtError::NotXml {
+                what: "the path of a disk",
+                text: path.display().to_string(),
+            })?;
+            let path = escaped("the path of a disk", text)?;
+            ("file", format!("<source file='{path}'/>"))
+        }
+        DiskPlace::Export(address) => ("network", network_source(address)?),
+    };
     // `discard`: the converted disk is sparse and stays so when the guest trims.
     Ok(format!(
-        "    <disk type='file' device='disk'>
+        "    <disk type='{kind}' device='disk'>
       <driver name='qemu' type='{}' discard='unmap'/>
-      <source file='{}'/>
+      {source}
       <target dev='{target}' bus='{bus}'/>
       <boot order='{}'/>
       {place}
     </disk>
 ",
         escaped("the format of a disk", &disk.format)?,
-        escaped("the path of a disk", path)?,
         index.saturating_add(1)
     ))
+}
+
+fn network_source(address: &Address) -> Result<String, LibvirtError> {
+    let host = match &address.transport {
+        Transport::Tcp { host, port } => {
+            format!(
+                "<host name='{}' port='{port}'/>",
+                escaped("the name of a host", host)?
+            )
+        }
+        Transport::Unix { socket } if !socket.is_absolute() => {
+            return Err(LibvirtError::NotAbsolute(socket.clone()));
+        }
+        Transport::Unix { socket } => {
+            let path = escaped("the path of a socket", &socket.to_string_lossy())?;
+            format!("<host transport='unix' socket='{path}'/>")
+        }
+    };
+    // The schema wants a name or none, and the server's default export has none.
+    let name = match address.export.as_str() {
+        "" => String::new(),
+        name => format!(" name='{}'", escaped("the name of an export", name)?),
+    };
+    Ok(format!("<source protocol='nbd'{name}>{host}</source>"))
 }
 
 /// What is neither disk nor network. What libvirt has no word for is left out: none of it is needed to start.
@@ -334,7 +365,7 @@ mod tests {
             controller: controller.into(),
             disks: (0..disks)
                 .map(|index| DiskImage {
-                    path: format!("/srv/it's \"here\" & <there>/disk{index}.qcow2").into(),
+                    place: DiskPlace::File(format!("/srv/it's \"here\" & <there>/disk{index}.qcow2").into()),
                     format: "qcow2".into(),
                 })
                 .collect(),
@@ -396,6 +427,19 @@ mod tests {
     }
 
     #[test]
+    fn libvirt_accepts_exports() {
+        for address in [
+            "nbd://host/disk%20%26%201",
+            "nbd://[::1]:99/",
+            "nbd+unix:///a/b?socket=/run/it's",
+        ] {
+            let mut machine = machine("virtio-blk", 1);
+            machine.disks[0].place = DiskPlace::Export(address.parse().unwrap());
+            libvirt_accepts(&domain_xml(&machine).unwrap());
+        }
+    }
+
+    #[test]
     fn no_two_devices_share_a_place() {
         for controller in ["virtio-blk", "virtio-scsi", "ahci"] {
             let xml = domain_xml(&machine(controller, 14)).unwrap();
@@ -422,10 +466,10 @@ mod tests {
     #[test]
     fn what_libvirt_cannot_express_is_refused() {
         let mut relative = machine("virtio-blk", 1);
-        relative.disks[0].path = "disk.qcow2".into();
+        relative.disks[0].place = DiskPlace::File("disk.qcow2".into());
         assert!(matches!(domain_xml(&relative), Err(LibvirtError::NotAbsolute(_))));
         let mut bell = machine("virtio-blk", 1);
-        bell.disks[0].path = "/a\u{7}b".into();
+        bell.disks[0].place = DiskPlace::File("/a\u{7}b".into());
         assert!(matches!(domain_xml(&bell), Err(LibvirtError::NotXml { .. })));
         assert!(matches!(
             domain_xml(&machine("nvme", 1)),

@@ -3,6 +3,7 @@
 use crate::{
     disk::Digest,
     guest::Guest,
+    image::ova::Hardware,
     plan::Plan,
     rewrite::Change,
     volume::{Partition, TableKind},
@@ -24,6 +25,9 @@ pub struct Report {
     pub command: String,
     /// The disks it was given, in order.
     pub sources: Vec<SourceFacts>,
+    /// What the packages among them say of themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageFacts>,
     /// The volumes that were found on them.
     pub volumes: Vec<VolumeFacts>,
     /// Every installed system.
@@ -60,6 +64,29 @@ pub struct SourceFacts {
     pub sector_size: u32,
     /// Its partition table.
     pub table: Option<TableKind>,
+}
+
+/// A package that disks were read from: an OVA, or an OVF in a folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackageFacts {
+    /// As it was named.
+    pub package: String,
+    /// The machine that it describes.
+    pub hardware: Hardware,
+    /// What became of its digests.
+    pub manifest: ManifestState,
+}
+
+/// What is known of a package by its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ManifestState {
+    /// There is none.
+    Absent,
+    /// There is one, and nobody has compared it: that takes reading all of the package.
+    NotRead,
+    /// Every file has the digest that is written there.
+    Verified,
 }
 
 /// A volume that was found.
@@ -113,8 +140,8 @@ pub struct DiskWritten {
     pub resumed: u64,
     /// Bytes of free space, swap and unwritten runs that were left behind.
     pub discarded: u64,
-    /// Hash of the contents as `docs/ledger.md` defines it.
-    pub hash: Digest,
+    /// Hash of the contents as `docs/ledger.md` defines it; `None` where hashing was off.
+    pub hash: Option<Digest>,
     /// Was it read back and found equal?
     pub verified: bool,
 }
@@ -129,6 +156,24 @@ pub struct StageTime {
 }
 
 impl Report {
+    /// Every file of every package has the digest of its manifest, where there is one.
+    pub fn manifests_are_verified(&mut self) {
+        for package in &mut self.packages {
+            if package.manifest == ManifestState::NotRead {
+                package.manifest = ManifestState::Verified;
+            }
+        }
+    }
+
+    /// What passed through a pipe had no manifest at its end.
+    pub fn manifests_are_absent(&mut self) {
+        for package in &mut self.packages {
+            if package.manifest == ManifestState::NotRead {
+                package.manifest = ManifestState::Absent;
+            }
+        }
+    }
+
     /// Nothing yet.
     pub fn new(command: &str) -> Self {
         Self {
@@ -136,6 +181,7 @@ impl Report {
             program: concat!("rehome ", env!("CARGO_PKG_VERSION")).to_owned(),
             command: command.to_owned(),
             sources: Vec::new(),
+            packages: Vec::new(),
             volumes: Vec::new(),
             guests: Vec::new(),
             warnings: Vec::new(),
@@ -161,6 +207,18 @@ impl fmt::Display for Report {
                 f,
                 "{}: {}, {size}, sectors of {sector}, {table}",
                 source.disk, source.format
+            )?;
+        }
+        for package in &self.packages {
+            let manifest = match package.manifest {
+                ManifestState::Absent => "has no manifest",
+                ManifestState::NotRead => "its manifest was not compared",
+                ManifestState::Verified => "every file is as its manifest says",
+            };
+            writeln!(
+                f,
+                "{}: {manifest}; describes {}",
+                package.package, package.hardware
             )?;
         }
         for volume in &self.volumes {
@@ -206,27 +264,37 @@ impl fmt::Display for Report {
             )?;
         }
         for disk in &self.disks {
-            let verified = if disk.verified { ", verified" } else { "" };
-            writeln!(
-                f,
-                "wrote {} ({}, {}): read {}, wrote {}, left out {} of zeros and free space{verified}",
-                disk.name,
-                disk.format,
-                Bytes(disk.size),
-                Bytes(disk.read),
-                Bytes(disk.written),
-                Bytes(disk.skipped),
-            )?;
-            writeln!(f, "  blake3 {}", disk.hash)?;
+            write!(f, "{disk}")?;
         }
-        if !self.stages.is_empty() {
-            let times = self
-                .stages
-                .iter()
-                .map(|s| format!("{} {:.2} s", s.stage, s.seconds));
-            writeln!(f, "time: {}", times.collect::<Vec<_>>().join(", "))?;
+        print_stages(f, &self.stages)
+    }
+}
+
+pub(super) fn print_stages(f: &mut fmt::Formatter<'_>, stages: &[StageTime]) -> fmt::Result {
+    if stages.is_empty() {
+        return Ok(());
+    }
+    let times = stages.iter().map(|s| format!("{} {:.2} s", s.stage, s.seconds));
+    writeln!(f, "time: {}", times.collect::<Vec<_>>().join(", "))
+}
+
+impl fmt::Display for DiskWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verified = if self.verified { ", verified" } else { "" };
+        writeln!(
+            f,
+            "wrote {} ({}, {}): read {}, wrote {}, left out {} of zeros and free space{verified}",
+            self.name,
+            self.format,
+            Bytes(self.size),
+            Bytes(self.read),
+            Bytes(self.written),
+            Bytes(self.skipped),
+        )?;
+        match self.hash {
+            Some(hash) => writeln!(f, "  blake3 {hash}"),
+            None => writeln!(f, "  not hashed"),
         }
-        Ok(())
     }
 }
 

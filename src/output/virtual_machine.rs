@@ -2,6 +2,7 @@
 
 use crate::{
     machine::{Firmware, Machine},
+    nbd,
     plan::{Adapter, Plan},
 };
 use std::path::PathBuf;
@@ -31,13 +32,22 @@ pub struct VirtualMachine {
     pub processors: u32,
 }
 
-/// A file that is a disk.
+/// What holds a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskImage {
-    /// Where it is; absolute for libvirt.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: DiskPlace,
     /// As QEMU calls it: "raw", "qcow2". Never probed.
     pub format: String,
+}
+
+/// Where a disk of a virtual machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskPlace {
+    /// A file or a device; absolute for libvirt.
+    File(PathBuf),
+    /// An export of a server.
+    Export(nbd::Address),
 }
 
 /// Enough for an installed server to start; nobody is asked, so the definition is where it is changed.
@@ -80,6 +90,16 @@ impl VirtualMachine {
             adapters: adapters.into_iter().collect(),
             ..bare
         })
+    }
+
+    /// The same machine with so much memory and so many processors, where that is known.
+    #[must_use]
+    pub fn sized(self, (memory_mib, processors): (Option<u64>, Option<u32>)) -> Self {
+        Self {
+            memory_mib: memory_mib.unwrap_or(self.memory_mib),
+            processors: processors.unwrap_or(self.processors),
+            ..self
+        }
     }
 
     fn bare(

@@ -346,7 +346,11 @@ fn read(from: &mut impl Read) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{machine::Firmware, output::virtual_machine::DiskImage, plan::Adapter};
+    use crate::{
+        machine::Firmware,
+        output::virtual_machine::{DiskImage, DiskPlace},
+        plan::Adapter,
+    };
     use std::path::Path;
 
     /// A boot sector that prints through the BIOS and halts.
@@ -376,7 +380,7 @@ mod tests {
             disks: disks
                 .iter()
                 .map(|path| DiskImage {
-                    path: path.to_path_buf(),
+                    place: DiskPlace::File(path.to_path_buf()),
                     format: "raw".into(),
                 })
                 .collect(),

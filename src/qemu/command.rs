@@ -5,7 +5,7 @@ use crate::{
     machine::Firmware,
     output::{
         pci_topology::{PciAddress, PciTopology},
-        virtual_machine::{DiskImage, VirtualMachine},
+        virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
 };
 use std::{
@@ -91,10 +91,12 @@ pub(super) fn command(
     }
     for (index, disk) in machine.disks.iter().enumerate() {
         // QEMU's own message would come without its cause, and after others.
-        File::open(&disk.path).map_err(|cause| QemuError::Disk {
-            path: disk.path.clone(),
-            cause,
-        })?;
+        if let DiskPlace::File(path) = &disk.place {
+            File::open(path).map_err(|cause| QemuError::Disk {
+                path: path.clone(),
+                cause,
+            })?;
+        }
         command.arg("-drive").arg(disk_drive(disk, index)?);
     }
     for device in disks.into_iter().chain(devices) {
@@ -174,17 +176,22 @@ fn disk_drive(disk: &DiskImage, index: usize) -> Result<OsString, QemuError> {
     if disk.format.is_empty() || !disk.format.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(QemuError::Format(disk.format.clone()));
     }
-    // Absolute: in a relative path what stands before a colon could be taken for a protocol.
-    let path = std::path::absolute(&disk.path).map_err(|cause| QemuError::Disk {
-        path: disk.path.clone(),
-        cause,
-    })?;
+    let file = match &disk.place {
+        // Absolute: in a relative path what stands before a colon could be taken for a protocol.
+        DiskPlace::File(path) => std::path::absolute(path)
+            .map_err(|cause| QemuError::Disk {
+                path: path.clone(),
+                cause,
+            })?
+            .into_os_string(),
+        DiskPlace::Export(address) => address.to_string().into(),
+    };
     Ok(drive(
         &format!(
             "id=disk{index},if=none,format={},snapshot=on,cache=unsafe",
             disk.format
         ),
-        path.as_os_str(),
+        &file,
     ))
 }
 
@@ -213,13 +220,13 @@ mod tests {
     #[test]
     fn commas_in_names_do_not_become_options() {
         let disk = DiskImage {
-            path: "/a,if=x/b".into(),
+            place: DiskPlace::File("/a,if=x/b".into()),
             format: "raw".into(),
         };
         let text = disk_drive(&disk, 0).unwrap();
         assert!(text.to_str().unwrap().ends_with(",file=/a,,if=x/b"));
         let format = DiskImage {
-            path: "/a".into(),
+            place: DiskPlace::File("/a".into()),
             format: "raw,file=/etc/shadow".into(),
         };
         assert!(matches!(disk_drive(&format, 0), Err(QemuError::Format(_))));

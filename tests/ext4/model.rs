@@ -507,14 +507,17 @@ impl Model {
             .directory()
             .get(&new)
             .copied();
+        // lost+found is no part of the model: an empty directory in whose place another may be put.
+        if there.is_some_and(|there| there <= 11) {
+            return;
+        }
         let allowed = !(is_directory && self.is_within(target, child))
             && there.is_none_or(|there| {
                 there == child
-                    || there > 11
-                        && match &self.things[&there].kind {
-                            Kind::Directory(names) => is_directory && names.is_empty(),
-                            _ => !is_directory,
-                        }
+                    || match &self.things[&there].kind {
+                        Kind::Directory(names) => is_directory && names.is_empty(),
+                        _ => !is_directory,
+                    }
             });
         let done = edit.rename((Node(source), &old), (Node(target), &new));
         if !allowed {

@@ -88,7 +88,11 @@ pub(crate) fn must_be_clean(path: &Path, when: &str) {
 pub(crate) fn records_of(path: &Path, number: u64) -> usize {
     let checker = Checker::check(fs::read(path).unwrap());
     let parts = checker.parts(number);
-    parts.iter().map(|part| part.record).collect::<BTreeSet<_>>().len()
+    parts
+        .iter()
+        .map(|part| part.record)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// The number of a file's security descriptor.
@@ -123,7 +127,14 @@ fn runs_of(raw: &[u8], vcn: u64) -> Vec<Run> {
     let mut runs = Vec::new();
     let (mut at, mut vcn, mut lcn) = (0, vcn, 0_i64);
     let number = |raw: &[u8]| {
-        raw.iter().rev().fold(if raw.last().is_some_and(|b| b & 0x80 != 0) { -1_i64 } else { 0 }, |n, b| n << 8 | i64::from(*b))
+        raw.iter().rev().fold(
+            if raw.last().is_some_and(|b| b & 0x80 != 0) {
+                -1_i64
+            } else {
+                0
+            },
+            |n, b| n << 8 | i64::from(*b),
+        )
     };
     while raw[at] != 0 {
         let (length, offset) = (usize::from(raw[at] & 15), usize::from(raw[at] >> 4));
@@ -230,13 +241,20 @@ impl Checker {
             let length = u32_at(&raw, at + 4) as usize;
             let part = self.parse_part(number, &raw[at..at + length]);
             if part.instance >= next_instance || !instances.insert(part.instance) {
-                self.problem(format!("record {number}: attribute number {} is no new one", part.instance));
+                self.problem(format!(
+                    "record {number}: attribute number {} is no new one",
+                    part.instance
+                ));
             }
             record.parts.push(part);
             at += length;
         }
         if u32_at(&raw, 0x18) as usize != at + 8 {
-            self.problem(format!("record {number}: {} bytes in use, {} said", at + 8, u32_at(&raw, 0x18)));
+            self.problem(format!(
+                "record {number}: {} bytes in use, {} said",
+                at + 8,
+                u32_at(&raw, 0x18)
+            ));
         }
         Some(record)
     }
@@ -265,7 +283,11 @@ impl Checker {
             let runs_at = usize::from(u16_at(raw, 0x20));
             part.runs = runs_of(&raw[runs_at..], part.vcn);
             if part.vcn == 0 {
-                let present = if part.flags & 0x80ff != 0 { u64_at(raw, 0x40) } else { 0 };
+                let present = if part.flags & 0x80ff != 0 {
+                    u64_at(raw, 0x40)
+                } else {
+                    0
+                };
                 part.sizes = (u64_at(raw, 0x28), u64_at(raw, 0x30), u64_at(raw, 0x38), present);
             }
         }
@@ -277,7 +299,10 @@ impl Checker {
         let raw = self.bytes[start..start + self.record_size].to_vec();
         let first = self.parse_record(0, &raw).expect("record 0");
         let of = |record: &Record| {
-            let data = record.parts.iter().filter(|part| part.kind == 0x80 && part.name.is_empty());
+            let data = record
+                .parts
+                .iter()
+                .filter(|part| part.kind == 0x80 && part.name.is_empty());
             data.cloned().collect::<Vec<_>>()
         };
         let data = of(&first);
@@ -289,7 +314,9 @@ impl Checker {
             Some(value) => value,
             None => {
                 let mut raw = Vec::new();
-                part.runs.iter().for_each(|run| raw.extend_from_slice(self.cluster_bytes(run.1.unwrap(), run.2)));
+                part.runs
+                    .iter()
+                    .for_each(|run| raw.extend_from_slice(self.cluster_bytes(run.1.unwrap(), run.2)));
                 raw.truncate(part.sizes.1 as usize);
                 raw
             }
@@ -297,8 +324,13 @@ impl Checker {
         for (kind, _, vcn, record, _) in list.iter().flat_map(|raw| list_entries(raw)) {
             if kind == 0x80 && vcn > 0 {
                 let raw = self.record_bytes(&runs, record & 0xffff_ffff_ffff);
-                let record = self.parse_record(record & 0xffff_ffff_ffff, &raw).expect("a record of the map");
-                let part = of(&record).into_iter().find(|part| part.vcn == vcn).expect("a part of the map");
+                let record = self
+                    .parse_record(record & 0xffff_ffff_ffff, &raw)
+                    .expect("a record of the map");
+                let part = of(&record)
+                    .into_iter()
+                    .find(|part| part.vcn == vcn)
+                    .expect("a part of the map");
                 let end = runs.last().map(|run| run.0 + run.2);
                 assert_eq!(end, Some(vcn), "the map of $MFT has gaps");
                 runs.extend(part.runs);
@@ -333,7 +365,11 @@ impl Checker {
     fn parts(&self, number: u64) -> Vec<Part> {
         let mut parts = self.records[&number].parts.clone();
         for (other, record) in &self.records {
-            if record.flags & IN_USE != 0 && record.base != 0 && record.base & 0xffff_ffff_ffff == number && *other != number {
+            if record.flags & IN_USE != 0
+                && record.base != 0
+                && record.base & 0xffff_ffff_ffff == number
+                && *other != number
+            {
                 parts.extend(record.parts.iter().cloned());
             }
         }
@@ -341,12 +377,19 @@ impl Checker {
     }
 
     fn attribute(&self, number: u64, kind: u32, name: &[u16]) -> Option<Whole> {
-        let mut parts: Vec<_> = self.parts(number).into_iter().filter(|p| p.kind == kind && p.name == name).collect();
+        let mut parts: Vec<_> = self
+            .parts(number)
+            .into_iter()
+            .filter(|p| p.kind == kind && p.name == name)
+            .collect();
         parts.sort_by_key(|part| part.vcn);
         let first = parts.first()?.clone();
         Some(Whole {
             flags: first.flags,
-            size: first.value.as_ref().map_or(first.sizes.1, |value| value.len() as u64),
+            size: first
+                .value
+                .as_ref()
+                .map_or(first.sizes.1, |value| value.len() as u64),
             initialized: first.sizes.2,
             allocated: first.sizes.0,
             value: first.value,
@@ -355,11 +398,17 @@ impl Checker {
     }
 
     fn is_file(&self, number: u64) -> bool {
-        self.records.get(&number).is_some_and(|record| record.flags & IN_USE != 0 && record.base == 0)
+        self.records
+            .get(&number)
+            .is_some_and(|record| record.flags & IN_USE != 0 && record.base == 0)
     }
 
     fn files(&self) -> Vec<u64> {
-        self.records.keys().copied().filter(|number| self.is_file(*number)).collect()
+        self.records
+            .keys()
+            .copied()
+            .filter(|number| self.is_file(*number))
+            .collect()
     }
 
     fn upper(&self, name: &[u16]) -> Vec<u16> {
@@ -376,7 +425,9 @@ impl Checker {
             }
             let (owner, sequence) = (record.base & 0xffff_ffff_ffff, (record.base >> 48) as u16);
             if !self.is_file(owner) || self.records[&owner].sequence != sequence {
-                problems.push(format!("record {number} belongs to {owner}, which is no such file"));
+                problems.push(format!(
+                    "record {number} belongs to {owner}, which is no such file"
+                ));
             }
             owners.entry(owner).or_default().push(*number);
         }
@@ -391,8 +442,11 @@ impl Checker {
                 let mut said: Vec<_> = list_entries(&self.contents(&list));
                 for entry in &said {
                     let record = entry.3 & 0xffff_ffff_ffff;
-                    if self.records.get(&record).map(|record| record.sequence) != Some((entry.3 >> 48) as u16) {
-                        problems.push(format!("file {number}: its list names record {record} of another time"));
+                    if self.records.get(&record).map(|record| record.sequence) != Some((entry.3 >> 48) as u16)
+                    {
+                        problems.push(format!(
+                            "file {number}: its list names record {record} of another time"
+                        ));
                     }
                 }
                 let order: Vec<_> = said.iter().map(|e| (e.0, self.upper(&e.1), e.2)).collect();
@@ -408,12 +462,18 @@ impl Checker {
                     .collect();
                 there.sort();
                 if said != there {
-                    problems.push(format!("file {number}: its list says {said:?}, there are {there:?}"));
+                    problems.push(format!(
+                        "file {number}: its list says {said:?}, there are {there:?}"
+                    ));
                 }
             }
             for record in std::iter::once(&number).chain(owners.get(&number).into_iter().flatten()) {
                 let record = &self.records[record];
-                let order: Vec<_> = record.parts.iter().map(|part| (part.kind, self.upper(&part.name))).collect();
+                let order: Vec<_> = record
+                    .parts
+                    .iter()
+                    .map(|part| (part.kind, self.upper(&part.name)))
+                    .collect();
                 if !order.is_sorted() {
                     problems.push(format!("file {number}: attributes out of order"));
                 }
@@ -421,7 +481,10 @@ impl Checker {
             problems.extend(self.check_parts(number, &parts));
             let names = parts.iter().filter(|part| part.kind == 0x30).count();
             if usize::from(self.records[&number].links) != names {
-                problems.push(format!("file {number}: {names} names, {} said", self.records[&number].links));
+                problems.push(format!(
+                    "file {number}: {names} names, {} said",
+                    self.records[&number].links
+                ));
             }
         }
         self.problems.extend(problems);
@@ -431,7 +494,10 @@ impl Checker {
         let mut problems = Vec::new();
         let mut whole: BTreeMap<(u32, Vec<u16>), Vec<&Part>> = BTreeMap::new();
         for part in parts.iter().filter(|part| part.value.is_none()) {
-            whole.entry((part.kind, part.name.clone())).or_default().push(part);
+            whole
+                .entry((part.kind, part.name.clone()))
+                .or_default()
+                .push(part);
         }
         for ((kind, _), mut parts) in whole {
             parts.sort_by_key(|part| part.vcn);
@@ -440,10 +506,18 @@ impl Checker {
             for part in &parts {
                 let last = part.runs.last().map_or(part.vcn, |run| run.0 + run.2);
                 if part.vcn != end || last != part.end {
-                    problems.push(format!("file {number}, {kind:#x}: part at {} after {end}, to {last}, {} said", part.vcn, part.end));
+                    problems.push(format!(
+                        "file {number}, {kind:#x}: part at {} after {end}, to {last}, {} said",
+                        part.vcn, part.end
+                    ));
                 }
                 end = last;
-                present += part.runs.iter().filter(|run| run.1.is_some()).map(|run| run.2).sum::<u64>();
+                present += part
+                    .runs
+                    .iter()
+                    .filter(|run| run.1.is_some())
+                    .map(|run| run.2)
+                    .sum::<u64>();
             }
             let (allocated, size, initialized, said) = parts[0].sizes;
             if allocated != end * self.cluster || size > allocated || initialized > size {
@@ -454,7 +528,10 @@ impl Checker {
             }
             let saves = parts[0].flags & 0x80ff != 0;
             if saves && said != present * self.cluster {
-                problems.push(format!("file {number}, {kind:#x}: {} present, {said} said", present * self.cluster));
+                problems.push(format!(
+                    "file {number}, {kind:#x}: {} present, {said} said",
+                    present * self.cluster
+                ));
             }
             // $BadClus has a hole of the size of the volume.
             if !saves && present != end && number != 8 {
@@ -470,29 +547,56 @@ impl Checker {
         let root = self.contents(&root);
         let block_size = u32_at(&root, 8) as usize;
         let blocks = self.attribute(number, 0xa0, name);
-        let bitmap = self.attribute(number, 0xb0, name).map(|bitmap| self.contents(&bitmap));
-        let bytes = blocks.as_ref().map(|blocks| self.contents(blocks)).unwrap_or_default();
+        let bitmap = self
+            .attribute(number, 0xb0, name)
+            .map(|bitmap| self.contents(&bitmap));
+        let bytes = blocks
+            .as_ref()
+            .map(|blocks| self.contents(blocks))
+            .unwrap_or_default();
         if let Some(blocks) = &blocks
             && (blocks.initialized != blocks.size || blocks.size % block_size as u64 != 0)
         {
-            self.problem(format!("directory {number}: {} bytes of blocks, {} initialized", blocks.size, blocks.initialized));
+            self.problem(format!(
+                "directory {number}: {} bytes of blocks, {} initialized",
+                blocks.size, blocks.initialized
+            ));
         }
-        let unit = if self.cluster > block_size as u64 { 512 } else { self.cluster };
+        let unit = if self.cluster > block_size as u64 {
+            512
+        } else {
+            self.cluster
+        };
         let mut used = BTreeSet::new();
         let mut entries = Vec::new();
         let mut depths = BTreeSet::new();
-        self.walk_node(number, &root[0x10..], (&bytes, block_size, unit), &mut used, &mut entries, (0, &mut depths));
+        self.walk_node(
+            number,
+            &root[0x10..],
+            (&bytes, block_size, unit),
+            &mut used,
+            &mut entries,
+            (0, &mut depths),
+        );
         if depths.len() > 1 {
-            self.problem(format!("directory {number}: branches of different lengths {depths:?}"));
+            self.problem(format!(
+                "directory {number}: branches of different lengths {depths:?}"
+            ));
         }
         let said: BTreeSet<u64> = bitmap
             .iter()
             .flatten()
             .enumerate()
-            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at as u64 * 8 + bit))
+            .flat_map(|(at, byte)| {
+                (0..8)
+                    .filter(move |bit| byte >> bit & 1 == 1)
+                    .map(move |bit| at as u64 * 8 + bit)
+            })
             .collect();
         if said != used {
-            self.problem(format!("directory {number}: blocks {used:?} in use, {said:?} said"));
+            self.problem(format!(
+                "directory {number}: blocks {used:?} in use, {said:?} said"
+            ));
         }
         if blocks.is_some() && used.is_empty() {
             self.problem(format!("directory {number}: blocks and none in use"));
@@ -512,7 +616,10 @@ impl Checker {
         let mut at = u32_at(node, 0) as usize;
         let end = u32_at(node, 4) as usize;
         if u32_at(node, 8) as usize > node.len() || end > node.len() {
-            self.problem(format!("directory {number}: a node of {} bytes says {end}", node.len()));
+            self.problem(format!(
+                "directory {number}: a node of {} bytes says {end}",
+                node.len()
+            ));
             return;
         }
         let inner = node[12] & 1 == 1;
@@ -521,29 +628,47 @@ impl Checker {
             let length = usize::from(u16_at(node, at + 8));
             let flags = u16_at(node, at + 12);
             if (flags & 1 == 1) != inner {
-                self.problem(format!("directory {number}: an entry with flags {flags} in a node with flags {}", node[12]));
+                self.problem(format!(
+                    "directory {number}: an entry with flags {flags} in a node with flags {}",
+                    node[12]
+                ));
             }
             if flags & 1 == 1 {
                 let vcn = u64_at(node, at + length - 8);
                 let start = (vcn * unit) as usize;
                 let index = start / block_size;
-                if start % block_size != 0 || !used.insert(index as u64) || start + block_size > bytes.len() {
-                    self.problem(format!("directory {number}: block {vcn} is used twice or outside"));
+                if !start.is_multiple_of(block_size) || !used.insert(index as u64) || start + block_size > bytes.len() {
+                    self.problem(format!(
+                        "directory {number}: block {vcn} is used twice or outside"
+                    ));
                     return;
                 }
                 match restored(&bytes[start..start + block_size], b"INDX") {
                     Ok(block) => {
                         if u64_at(&block, 0x10) != vcn {
-                            self.problem(format!("directory {number}: block {vcn} says {}", u64_at(&block, 0x10)));
+                            self.problem(format!(
+                                "directory {number}: block {vcn} says {}",
+                                u64_at(&block, 0x10)
+                            ));
                         }
-                        self.walk_node(number, &block[0x18..], (bytes, block_size, unit), used, entries, (depth + 1, depths));
+                        self.walk_node(
+                            number,
+                            &block[0x18..],
+                            (bytes, block_size, unit),
+                            used,
+                            entries,
+                            (depth + 1, depths),
+                        );
                     }
                     Err(what) => self.problem(format!("directory {number}, block {vcn}: {what}")),
                 }
             }
             if flags & 2 == 2 {
                 if at + length != end {
-                    self.problem(format!("directory {number}: a node ends at {}, {end} said", at + length));
+                    self.problem(format!(
+                        "directory {number}: a node ends at {}, {end} said",
+                        at + length
+                    ));
                 }
                 break;
             }
@@ -565,7 +690,10 @@ impl Checker {
         for number in self.files() {
             for part in self.parts(number).iter().filter(|part| part.kind == 0x30) {
                 let value = part.value.as_ref().expect("names are in records");
-                let (parent, sequence) = (u64_at(value, 0) & 0xffff_ffff_ffff, (u64_at(value, 0) >> 48) as u16);
+                let (parent, sequence) = (
+                    u64_at(value, 0) & 0xffff_ffff_ffff,
+                    (u64_at(value, 0) >> 48) as u16,
+                );
                 if !self.is_file(parent) || self.records[&parent].sequence != sequence {
                     self.problem(format!("file {number}: its directory {parent} is none"));
                 }
@@ -577,14 +705,19 @@ impl Checker {
             let is_directory = self.records[&number].flags & DIRECTORY != 0;
             let has_index = self.attribute(number, 0x90, &I30).is_some();
             if is_directory != has_index {
-                self.problem(format!("file {number}: directory {is_directory}, index {has_index}"));
+                self.problem(format!(
+                    "file {number}: directory {is_directory}, index {has_index}"
+                ));
             }
             if !has_index {
                 continue;
             }
             let mut last: Option<(Vec<u16>, Vec<u16>)> = None;
             for entry in self.walk(number, &I30) {
-                let (file, sequence) = (u64_at(&entry, 0) & 0xffff_ffff_ffff, (u64_at(&entry, 0) >> 48) as u16);
+                let (file, sequence) = (
+                    u64_at(&entry, 0) & 0xffff_ffff_ffff,
+                    (u64_at(&entry, 0) >> 48) as u16,
+                );
                 let key = &entry[0x10..0x10 + usize::from(u16_at(&entry, 10))];
                 let name = units(&key[0x42..0x42 + usize::from(key[0x40]) * 2]);
                 let shown = String::from_utf16_lossy(&name);
@@ -594,35 +727,56 @@ impl Checker {
                 }
                 last = Some(order);
                 if !self.is_file(file) || self.records[&file].sequence != sequence {
-                    self.problem(format!("directory {number}: \"{shown}\" is file {file}, which is none"));
+                    self.problem(format!(
+                        "directory {number}: \"{shown}\" is file {file}, which is none"
+                    ));
                     continue;
                 }
-                if expected.remove(&(number, name)) != Some((file, key[0x41])) || u64_at(key, 0) & 0xffff_ffff_ffff != number {
-                    self.problem(format!("directory {number}: file {file} does not know of \"{shown}\""));
+                if expected.remove(&(number, name)) != Some((file, key[0x41]))
+                    || u64_at(key, 0) & 0xffff_ffff_ffff != number
+                {
+                    self.problem(format!(
+                        "directory {number}: file {file} does not know of \"{shown}\""
+                    ));
                 }
                 if file >= 24 {
                     let facts = self.facts(file);
                     if key[8..0x40] != facts {
-                        self.problem(format!("directory {number}: \"{shown}\" is {:x?}, file {file} is {facts:x?}", &key[8..0x40]));
+                        self.problem(format!(
+                            "directory {number}: \"{shown}\" is {:x?}, file {file} is {facts:x?}",
+                            &key[8..0x40]
+                        ));
                     }
                 }
             }
         }
         for ((parent, name), (number, _)) in expected {
-            self.problem(format!("file {number}: directory {parent} has no \"{}\"", String::from_utf16_lossy(&name)));
+            self.problem(format!(
+                "file {number}: directory {parent} has no \"{}\"",
+                String::from_utf16_lossy(&name)
+            ));
         }
     }
 
     /// What a directory should keep of a file: times, sizes, attributes, reparse tag.
     fn facts(&self, number: u64) -> Vec<u8> {
-        let information = self.attribute(number, 0x10, &[]).expect("standard information").value.unwrap();
+        let information = self
+            .attribute(number, 0x10, &[])
+            .expect("standard information")
+            .value
+            .unwrap();
         let mut facts = information[..32].to_vec();
         let directory = self.records[&number].flags & DIRECTORY != 0;
         let data = self.attribute(number, 0x80, &[]).filter(|_| !directory);
         let (allocated, size) = data.map_or((0, 0), |data| match &data.value {
             Some(value) => ((value.len() as u64).next_multiple_of(8), value.len() as u64),
             None if data.flags & 0x80ff != 0 => {
-                let present: u64 = data.runs.iter().filter(|run| run.1.is_some()).map(|run| run.2).sum();
+                let present: u64 = data
+                    .runs
+                    .iter()
+                    .filter(|run| run.1.is_some())
+                    .map(|run| run.2)
+                    .sum();
                 (present * self.cluster, data.size)
             }
             None => (data.allocated, data.size),
@@ -633,7 +787,11 @@ impl Checker {
         if directory {
             attributes |= 0x1000_0000;
         }
-        if self.parts(number).iter().any(|part| part.kind == 0x90 && part.name != I30) {
+        if self
+            .parts(number)
+            .iter()
+            .any(|part| part.kind == 0x90 && part.name != I30)
+        {
             attributes |= 0x2000_0000;
         }
         facts.extend(attributes.to_le_bytes());
@@ -660,7 +818,10 @@ impl Checker {
             }
         }
         if let Some(first) = twice.first() {
-            self.problem(format!("{} clusters twice or outside, first (record, type, cluster) {first:?}", twice.len()));
+            self.problem(format!(
+                "{} clusters twice or outside, first (record, type, cluster) {first:?}",
+                twice.len()
+            ));
         }
         let bitmap = self.attribute(6, 0x80, &[]).expect("$Bitmap");
         let bitmap = self.contents(&bitmap);
@@ -671,20 +832,34 @@ impl Checker {
             .map(|(cluster, _)| cluster)
             .collect();
         if let Some(first) = wrong.first() {
-            self.problem(format!("$Bitmap is wrong of {} clusters, first {first}: {} used", wrong.len(), used[*first]));
+            self.problem(format!(
+                "$Bitmap is wrong of {} clusters, first {first}: {} used",
+                wrong.len(),
+                used[*first]
+            ));
         }
         let records = self.attribute(0, 0xb0, &[]).expect("bitmap of $MFT");
         let records = self.contents(&records);
         for number in 24..records.len() as u64 * 8 {
             let said = records[number as usize / 8] >> (number % 8) & 1 == 1;
-            let used = self.records.get(&number).is_some_and(|record| record.flags & IN_USE != 0);
+            let used = self
+                .records
+                .get(&number)
+                .is_some_and(|record| record.flags & IN_USE != 0);
             if said != used {
-                self.problem(format!("record {number}: used {used}, the bitmap of $MFT says {said}"));
+                self.problem(format!(
+                    "record {number}: used {used}, the bitmap of $MFT says {said}"
+                ));
             }
         }
         let data = self.attribute(0, 0x80, &[]).expect("$MFT");
         if data.size != data.initialized || records.len() as u64 * 8 < self.count {
-            self.problem(format!("$MFT: {} of {} bytes initialized, {} bits", data.initialized, data.size, records.len() * 8));
+            self.problem(format!(
+                "$MFT: {} of {} bytes initialized, {} bits",
+                data.initialized,
+                data.size,
+                records.len() * 8
+            ));
         }
     }
 
@@ -718,7 +893,9 @@ impl Checker {
             last = Some(id);
             let (offset, size) = (u64_at(&data, 8) as usize, u32_at(&data, 16) as usize);
             let here = stream.get(offset..offset + size).map(<[u8]>::to_vec);
-            let copy = stream.get(offset + 0x4_0000..offset + 0x4_0000 + size).map(<[u8]>::to_vec);
+            let copy = stream
+                .get(offset + 0x4_0000..offset + 0x4_0000 + size)
+                .map(<[u8]>::to_vec);
             if here != copy || here.as_ref().is_none_or(|here| here[..20] != data[..20]) || offset % 16 != 0 {
                 self.problem(format!("$SDS: descriptor {id} at {offset:#x} is not there twice"));
                 continue;
@@ -728,7 +905,10 @@ impl Checker {
                 hash.rotate_left(3).wrapping_add(u32_at(word, 0))
             });
             if hash != u32_at(&data, 0) || id != u32_at(&data, 4) || size < 20 {
-                self.problem(format!("$SDS: descriptor {id} has hash {hash:#x}, {:#x} said", u32_at(&data, 0)));
+                self.problem(format!(
+                    "$SDS: descriptor {id} has hash {hash:#x}, {:#x} said",
+                    u32_at(&data, 0)
+                ));
             }
             by_id.insert(id, data);
         }
@@ -741,7 +921,11 @@ impl Checker {
             }
         }
         if hashes.len() != by_id.len() || !hashes.is_sorted() {
-            self.problem(format!("$SDH: {} descriptors, {} in $SII", hashes.len(), by_id.len()));
+            self.problem(format!(
+                "$SDH: {} descriptors, {} in $SII",
+                hashes.len(),
+                by_id.len()
+            ));
         }
         for number in self.files() {
             let Some(information) = self.attribute(number, 0x10, &[]).and_then(|whole| whole.value) else {
@@ -760,10 +944,11 @@ impl Checker {
         let wanted: Vec<u16> = name.encode_utf16().collect();
         self.files().into_iter().find(|number| {
             self.records[number].parts.iter().any(|part| {
-                part.kind == 0x30 && part.value.as_ref().is_some_and(|value| {
-                    u64_at(value, 0) & 0xffff_ffff_ffff == directory
-                        && units(&value[0x42..0x42 + usize::from(value[0x40]) * 2]) == wanted
-                })
+                part.kind == 0x30
+                    && part.value.as_ref().is_some_and(|value| {
+                        u64_at(value, 0) & 0xffff_ffff_ffff == directory
+                            && units(&value[0x42..0x42 + usize::from(value[0x40]) * 2]) == wanted
+                    })
             })
         })
     }
@@ -771,7 +956,11 @@ impl Checker {
     fn check_extensions(&mut self) {
         let name = |name: &str| name.encode_utf16().collect::<Vec<u16>>();
         if let Some(index) = self.named(11, "$Reparse") {
-            let mut said: Vec<_> = self.walk(index, &name("$R")).iter().map(|entry| entry[16..28].to_vec()).collect();
+            let mut said: Vec<_> = self
+                .walk(index, &name("$R"))
+                .iter()
+                .map(|entry| entry[16..28].to_vec())
+                .collect();
             let mut there = Vec::new();
             for number in self.files() {
                 if let Some(reparse) = self.attribute(number, 0xc0, &[]) {
@@ -787,9 +976,16 @@ impl Checker {
             }
         }
         if let Some(index) = self.named(11, "$ObjId") {
-            let mut said: Vec<_> = self.walk(index, &name("$O")).iter().map(|entry| entry[16..32].to_vec()).collect();
+            let mut said: Vec<_> = self
+                .walk(index, &name("$O"))
+                .iter()
+                .map(|entry| entry[16..32].to_vec())
+                .collect();
             let files = self.files();
-            let ids = files.iter().filter(|number| **number >= 24).filter_map(|number| self.attribute(*number, 0x40, &[]));
+            let ids = files
+                .iter()
+                .filter(|number| **number >= 24)
+                .filter_map(|number| self.attribute(*number, 0x40, &[]));
             let mut there: Vec<_> = ids.map(|id| id.value.unwrap()[..16].to_vec()).collect();
             said.sort();
             there.sort();

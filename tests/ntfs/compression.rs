@@ -57,7 +57,11 @@ fn of_ntfs() {
         }
         image.mounted("ro,compression", |point| {
             let packed = point.join("packed/varied").metadata().unwrap();
-            assert!(packed.blocks() * 512 < packed.len() / 10 * 8, "it is compressed: {} blocks", packed.blocks());
+            assert!(
+                packed.blocks() * 512 < packed.len() / 10 * 8,
+                "it is compressed: {} blocks",
+                packed.blocks()
+            );
             let fs = image.open();
             let folder = fs.lookup(fs.root(), b"packed").unwrap().unwrap();
             for name in ["varied", "small", "short", "holes"] {
@@ -88,11 +92,23 @@ fn become_plain(image: &Image, folder: &[u8], name: &[u8], bytes: &[u8]) {
         assert!(contents(&fs, node) == expected, "{when}");
         let attributes = fs.extended(node, b"system.ntfs_attrib").unwrap().unwrap();
         let attributes = u32::from_le_bytes(attributes.try_into().unwrap());
-        assert_eq!(attributes & (COMPRESSED | 0x200 | 0x400), 0, "{when}: {attributes:#x}");
-        assert!(fs.extended(node, b"system.ntfs_reparse_data").unwrap().is_none(), "{when}");
-        assert!(fs.extended(node, b"user.WofCompressedData").unwrap().is_none(), "{when}");
+        assert_eq!(
+            attributes & (COMPRESSED | 0x200 | 0x400),
+            0,
+            "{when}: {attributes:#x}"
+        );
+        assert!(
+            fs.extended(node, b"system.ntfs_reparse_data").unwrap().is_none(),
+            "{when}"
+        );
+        assert!(
+            fs.extended(node, b"user.WofCompressedData").unwrap().is_none(),
+            "{when}"
+        );
         image.mounted("ro", |point| {
-            let path = point.join(std::str::from_utf8(folder).unwrap()).join(std::str::from_utf8(name).unwrap());
+            let path = point
+                .join(std::str::from_utf8(folder).unwrap())
+                .join(std::str::from_utf8(name).unwrap());
             assert!(fs::read(path).unwrap() == expected, "{when}");
         });
     };
@@ -120,7 +136,7 @@ fn plain() -> Vec<u8> {
         let line = number % 60;
         bytes.extend(format!("{line} jumps over {} lazy dogs\r\n", line * 7).into_bytes());
         // Calls, which LZX translates.
-        if number % 9 == 0 {
+        if number.is_multiple_of(9) {
             bytes.push(0xe8);
             bytes.extend((number % 45 * 1000).to_le_bytes());
             bytes.push(0xe8);
@@ -134,7 +150,10 @@ fn plain() -> Vec<u8> {
 
 fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
-    digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    digits
+        .chunks_exact(2)
+        .map(|pair| (pair[0] << 4 | pair[1]) as u8)
+        .collect()
 }
 
 #[test]
@@ -151,7 +170,10 @@ fn of_the_overlay_filter() {
         fs::create_dir(point.join("compact")).unwrap();
         for (algorithm, name, packed) in files {
             let path = point.join("compact").join(name);
-            fs::File::create(&path).unwrap().set_len(bytes.len() as u64).unwrap();
+            fs::File::create(&path)
+                .unwrap()
+                .set_len(bytes.len() as u64)
+                .unwrap();
             set(&path, "user.WofCompressedData", &unhex(packed));
             let mut point = 0x8000_0017_u32.to_le_bytes().to_vec();
             point.extend([16, 0, 0, 0]);
@@ -169,15 +191,25 @@ fn of_the_overlay_filter() {
     for (_, name, packed) in files {
         let node = fs.lookup(folder, name.as_bytes()).unwrap().unwrap();
         let attributes = fs.attributes(node).unwrap();
-        assert!(attributes.is_file() && attributes.size == bytes.len() as u64, "{name}");
+        assert!(
+            attributes.is_file() && attributes.size == bytes.len() as u64,
+            "{name}"
+        );
         assert!(contents(&fs, node) == bytes, "{name}");
         let mut piece = vec![0; 3000];
         assert_eq!(fs.read_at(node, 31_000, &mut piece).unwrap(), 3000);
         assert_eq!(piece, bytes[31_000..34_000], "{name}");
         assert_eq!(fs.read_at(node, 36_000, &mut piece).unwrap(), 0);
         // The stream is there for who asks, and no extended attribute for who lists them.
-        assert_eq!(fs.extended(node, b"user.WofCompressedData").unwrap().unwrap(), unhex(packed));
-        assert!(!fs.extended_names(node).unwrap().contains(&b"user.WofCompressedData".to_vec()));
+        assert_eq!(
+            fs.extended(node, b"user.WofCompressedData").unwrap().unwrap(),
+            unhex(packed)
+        );
+        assert!(
+            !fs.extended_names(node)
+                .unwrap()
+                .contains(&b"user.WofCompressedData".to_vec())
+        );
     }
     drop(fs);
     for (_, name, _) in files {

@@ -95,7 +95,10 @@ fn of_eight_tebibytes() {
     let free: u64 = free_runs(&fs).iter().map(|run| run.end - run.start).sum();
     let told = start.elapsed();
     eprintln!("open {opened:?}, edit {edited:?}, free runs {told:?}");
-    assert!(free > 7 << 40 && free - fs.free_bytes().unwrap() < 64 << 20, "{free}");
+    assert!(
+        free > 7 << 40 && free - fs.free_bytes().unwrap() < 64 << 20,
+        "{free}"
+    );
     assert!(opened.as_millis() < 500, "{opened:?}");
     let mut data = 0;
     fs.data_runs(&mut |_, run| {

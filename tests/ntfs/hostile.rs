@@ -6,7 +6,10 @@ use crate::{
 };
 use rehome::{
     disk::MemoryDisk,
-    fs::{Attributes, FileSystem, GuestPath, Node, Witness, mode, ntfs::{Ntfs, NtfsCrate}},
+    fs::{
+        Attributes, FileSystem, GuestPath, Node, Witness, mode,
+        ntfs::{Ntfs, NtfsCrate},
+    },
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -91,7 +94,8 @@ fn populated(options: &[&str]) -> Vec<u8> {
     let file = model.create(edit, root, b"with many streams", mode::FILE | 0o644);
     for number in 0..12 {
         let name = format!("user.a stream with quite a long name that fills its record {number}");
-        edit.set_extended(Node(file), name.as_bytes(), Some(&[7; 50])).unwrap();
+        edit.set_extended(Node(file), name.as_bytes(), Some(&[7; 50]))
+            .unwrap();
     }
     edit.commit().unwrap();
     drop(fs);
@@ -135,9 +139,16 @@ fn damaged(options: &[&str], rounds: u64) {
         if let Some(witness) = NtfsCrate::open(disk) {
             let _ = witness.see(&GuestPath::from("/d/name of some length 17"));
         }
-        assert!(start.elapsed().as_secs() < 60, "{options:?}: round {round} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed().as_secs() < 60,
+            "{options:?}: round {round} took {:?}",
+            start.elapsed()
+        );
     }
-    assert!(u64::from(edited) > rounds / 8, "{edited} of {rounds} could be edited");
+    assert!(
+        u64::from(edited) > rounds / 8,
+        "{edited} of {rounds} could be edited"
+    );
 }
 
 #[test]

@@ -86,7 +86,9 @@ impl Image {
 
     /// Byte offset of `$LogFile`, which mkntfs makes in one piece.
     pub(crate) fn log_file(&self) -> u64 {
-        let output = run(Command::new("ntfscluster").args(["-f", "-I", "2"]).arg(&self.path));
+        let output = run(Command::new("ntfscluster")
+            .args(["-f", "-I", "2"])
+            .arg(&self.path));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut numbers = text.lines().last().unwrap().split_whitespace();
         let lcn: u64 = numbers.nth(1).unwrap().parse().unwrap();
@@ -106,15 +108,20 @@ impl Image {
     /// The first judges: nothing to find for our checker and for `ntfsfix`.
     pub(crate) fn must_be_clean(&self, when: &str) {
         crate::checker::must_be_clean(&self.path, when);
-        if let Some(tool) = std::env::var_os("NTFSCK_LOCAL") {
+        if let Some(tool) = std::env::var_os("REHOME_NTFSCK") {
             let output = Command::new(tool).arg("-n").arg(&self.path).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(text.contains("Clean, No errors"), "{when}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                text.contains("Clean, No errors"),
+                "{when}: {text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         let output = Command::new("ntfsfix").arg("-n").arg(&self.path).output();
         let output = output.expect("ntfsfix is needed by this test");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let sound = output.status.success() && text.contains("processed successfully") && !text.contains("FAILED");
+        let sound =
+            output.status.success() && text.contains("processed successfully") && !text.contains("FAILED");
         assert!(sound, "{when}: {text}{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -135,13 +142,19 @@ impl Image {
             .expect("ntfs-3g is needed by this test");
         let is_mounted = || {
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-            mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
+            mounts
+                .lines()
+                .any(|line| line.split(' ').nth(1) == point.to_str())
         };
         let up = (0..500).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
             is_mounted() || daemon.try_wait().unwrap().is_some()
         });
-        assert!(up && is_mounted(), "ntfs-3g does not mount {} ({options})", self.path.display());
+        assert!(
+            up && is_mounted(),
+            "ntfs-3g does not mount {} ({options})",
+            self.path.display()
+        );
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inside(&point)));
         let unmounted = (0..100).any(|attempt| {
             std::thread::sleep(std::time::Duration::from_millis(attempt));

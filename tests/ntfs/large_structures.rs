@@ -56,7 +56,10 @@ fn in_pieces(megabytes: u64, options: &[&str], length: usize, least_records: usi
     drop(fs);
     image.must_be_clean("with a fragmented file");
     let records = crate::checker::records_of(&image.path, large.0);
-    assert!(records > least_records, "{records} records for {count} small files");
+    assert!(
+        records > least_records,
+        "{records} records for {count} small files"
+    );
     let fs = image.open();
     assert!(contents(&fs, large) == expected);
     let mut runs = Vec::new();
@@ -65,18 +68,24 @@ fn in_pieces(megabytes: u64, options: &[&str], length: usize, least_records: usi
         Ok(())
     })
     .unwrap();
-    assert_eq!(runs.iter().map(|(_, run)| run.end - run.start).sum::<u64>(), expected.len() as u64);
+    assert_eq!(
+        runs.iter().map(|(_, run)| run.end - run.start).sum::<u64>(),
+        expected.len() as u64
+    );
     assert!(runs.is_sorted_by_key(|(offset, _)| *offset));
     if let Some(witness) = NtfsCrate::open(image.disk()) {
         let seen = witness.see(&rehome::fs::GuestPath::from("/large")).unwrap();
         assert_eq!(seen, Some(Digest::of(&expected)));
     }
-    image.mounted("ro", |point| assert!(std::fs::read(point.join("large")).unwrap() == expected));
+    image.mounted("ro", |point| {
+        assert!(std::fs::read(point.join("large")).unwrap() == expected)
+    });
     let mut fs = image.open();
     let edit = fs.edit().unwrap();
     // A hard link and a stream go where there is room.
     edit.link(large, root, b"another name for a large file").unwrap();
-    edit.set_extended(large, b"user.stream", Some(&[5; 3000])).unwrap();
+    edit.set_extended(large, b"user.stream", Some(&[5; 3000]))
+        .unwrap();
     edit.commit().unwrap();
     image.must_be_clean("with another name");
     let mut fs = image.open();
@@ -114,7 +123,11 @@ fn many_names(megabytes: u64, options: &[&str], count: usize) {
     edit.set_clock(1_700_000_000);
     let folder = edit.create(root, b"many", mode::DIRECTORY | 0o755).unwrap();
     let name = |number: usize| {
-        format!("{:08x}-{}", number.wrapping_mul(0x9e37_79b1) & 0xffff_ffff, "x".repeat(number % 90))
+        format!(
+            "{:08x}-{}",
+            number.wrapping_mul(0x9e37_79b1) & 0xffff_ffff,
+            "x".repeat(number % 90)
+        )
     };
     for number in 0..count {
         edit.create(folder, name(number).as_bytes(), mode::FILE | 0o644)
@@ -188,7 +201,9 @@ fn an_mft_in_pieces() {
     let edit = fs.edit().unwrap();
     edit.set_clock(1_700_000_000);
     fragment(edit, root, 100_000, 1000);
-    let folder = edit.create(root, b"empty files", mode::DIRECTORY | 0o755).unwrap();
+    let folder = edit
+        .create(root, b"empty files", mode::DIRECTORY | 0o755)
+        .unwrap();
     let mut count = 0;
     loop {
         match edit.create(folder, format!("file {count}").as_bytes(), mode::FILE | 0o644) {
@@ -214,7 +229,8 @@ fn an_mft_in_pieces() {
         edit.remove(folder, format!("file {number}").as_bytes()).unwrap();
     }
     for number in 0..count / 4 {
-        edit.create(folder, format!("again {number}").as_bytes(), mode::FILE | 0o644).unwrap();
+        edit.create(folder, format!("again {number}").as_bytes(), mode::FILE | 0o644)
+            .unwrap();
     }
     edit.commit().unwrap();
     image.must_be_clean("with records used again");
@@ -231,7 +247,11 @@ fn a_thousand_hard_links() {
     edit.replace(node, &mut &b"contents"[..]).unwrap();
     let mut count = 1;
     loop {
-        match edit.link(node, root, format!("name number {count} of the same file").as_bytes()) {
+        match edit.link(
+            node,
+            root,
+            format!("name number {count} of the same file").as_bytes(),
+        ) {
             Ok(()) => count += 1,
             Err(error) => {
                 assert_eq!(error.kind, Kind::Full, "{error}");
@@ -249,7 +269,8 @@ fn a_thousand_hard_links() {
     let edit = fs.edit().unwrap();
     edit.remove(root, b"one").unwrap();
     for number in 2..1024 {
-        edit.remove(root, format!("name number {number} of the same file").as_bytes()).unwrap();
+        edit.remove(root, format!("name number {number} of the same file").as_bytes())
+            .unwrap();
     }
     edit.commit().unwrap();
     image.must_be_clean("with one link left");
@@ -269,12 +290,14 @@ fn a_full_volume() {
         let error = edit.replace(file, &mut std::io::repeat(7)).err().unwrap();
         assert_eq!(error.kind, Kind::Full, "{error}");
         assert_eq!(edit.attributes(file).unwrap().size, 0);
-        edit.replace(file, &mut std::io::Read::take(std::io::repeat(7), free / 2)).unwrap();
+        edit.replace(file, &mut std::io::Read::take(std::io::repeat(7), free / 2))
+            .unwrap();
         let error = edit.append(file, &mut std::io::repeat(8)).err().unwrap();
         assert_eq!(error.kind, Kind::Full, "{error}");
         assert_eq!(edit.attributes(file).unwrap().size, free / 2);
         let rest = edit.free_bytes().unwrap();
-        edit.append(file, &mut std::io::Read::take(std::io::repeat(8), rest)).unwrap();
+        edit.append(file, &mut std::io::Read::take(std::io::repeat(8), rest))
+            .unwrap();
         assert!(edit.append(file, &mut &vec![9; 70_000][..]).is_err());
         edit.commit().unwrap();
         image.must_be_clean("full");

@@ -136,14 +136,21 @@ impl Model {
                 thing.extended.insert(name, value);
             }
         }
-        assert!(fs.extended(node, b"system.ntfs_acl").unwrap().is_some(), "no descriptor");
+        assert!(
+            fs.extended(node, b"system.ntfs_acl").unwrap().is_some(),
+            "no descriptor"
+        );
         self.things.insert(node.0, thing);
         if let Kind::Directory(names) = kind {
             for (name, child) in names {
                 let shown = String::from_utf8_lossy(&name);
                 assert_eq!(fs.lookup(node, &name).unwrap(), Some(Node(child)), "{shown}");
                 let lower = shown.to_ascii_lowercase();
-                assert_eq!(fs.lookup(node, lower.as_bytes()).unwrap(), Some(Node(child)), "{lower}");
+                assert_eq!(
+                    fs.lookup(node, lower.as_bytes()).unwrap(),
+                    Some(Node(child)),
+                    "{lower}"
+                );
                 self.read_node(fs, Node(child));
             }
             assert_eq!(fs.lookup(node, b"no such name").unwrap(), None);
@@ -160,7 +167,10 @@ impl Model {
             match (&thing.kind, &there.kind) {
                 (Kind::File(a), Kind::File(b)) | (Kind::Link(a), Kind::Link(b)) => {
                     let lengths = (b.len(), a.len());
-                    assert!(a == b, "{when}: contents of {node}: {lengths:?} bytes, the second expected");
+                    assert!(
+                        a == b,
+                        "{when}: contents of {node}: {lengths:?} bytes, the second expected"
+                    );
                 }
                 (Kind::Directory(a), Kind::Directory(b)) => assert_eq!(a, b, "{when}: names in {node}"),
                 other => panic!("{when}: {node}: {other:?}"),
@@ -243,7 +253,8 @@ impl Model {
         if random.below(3) == 0 {
             return self.root;
         }
-        self.pick(random, |thing| matches!(thing.kind, Kind::Directory(_))).unwrap()
+        self.pick(random, |thing| matches!(thing.kind, Kind::Directory(_)))
+            .unwrap()
     }
 
     fn pick_name(&self, random: &mut Random) -> Option<(u64, Vec<u8>, u64)> {
@@ -299,7 +310,10 @@ impl Model {
             mode::LINK => Kind::Link(b".".to_vec()),
             _ => Kind::File(Vec::new()),
         });
-        assert!(self.things.insert(node, thing).is_none(), "record {node} was in use");
+        assert!(
+            self.things.insert(node, thing).is_none(),
+            "record {node} was in use"
+        );
         let parent = self.things.get_mut(&directory).unwrap();
         parent.modified = None;
         parent.directory().insert(name.to_vec(), node);
@@ -357,7 +371,13 @@ impl Model {
                 let node = self.create(edit, directory, &name, mode::LINK | 0o777);
                 let length = [1, 20, 59, 300, 1000][random.below(5)];
                 let target: Vec<u8> = (0..length)
-                    .map(|at| if at % 40 == 39 { b'/' } else { b'a' + random.below(26) as u8 })
+                    .map(|at| {
+                        if at % 40 == 39 {
+                            b'/'
+                        } else {
+                            b'a' + random.below(26) as u8
+                        }
+                    })
                     .collect();
                 self.replace(edit, node, target);
             }
@@ -431,7 +451,7 @@ impl Model {
         let there = edit.lookup(Node(target), &new).unwrap().map(|node| node.0);
         // As it is spelled there; a name for DOS may be one that the model does not know.
         let spelled = names.iter().find(|(name, node)| {
-            Some(**node) == there && name.to_ascii_uppercase() == new.to_ascii_uppercase()
+            Some(**node) == there && name.eq_ignore_ascii_case(&new)
         });
         let spelled = spelled.map(|(name, _)| name.clone());
         if there.is_some() && spelled.is_none() {
@@ -466,12 +486,20 @@ impl Model {
             self.things.get_mut(&directory).unwrap().modified = None;
         }
         self.things.get_mut(&source).unwrap().directory().remove(&old);
-        self.things.get_mut(&target).unwrap().directory().insert(new, child);
+        self.things
+            .get_mut(&target)
+            .unwrap()
+            .directory()
+            .insert(new, child);
     }
 
     fn set_extended_one(&mut self, edit: &mut dyn Edit, random: &mut Random) {
         let node = self.pick(random, |_| true).unwrap();
-        let name = [&b"user.a"[..], b"user.quite a long name of a stream", b"user.Zone.Identifier"][random.below(3)];
+        let name = [
+            &b"user.a"[..],
+            b"user.quite a long name of a stream",
+            b"user.Zone.Identifier",
+        ][random.below(3)];
         if random.below(4) == 0 {
             edit.set_extended(Node(node), name, None).unwrap();
             self.things.get_mut(&node).unwrap().extended.remove(name);
@@ -480,7 +508,11 @@ impl Model {
         let length = [0, 1, 40, 400, 1500, 9000][random.below(6)];
         let value = random.bytes(length);
         edit.set_extended(Node(node), name, Some(&value)).unwrap();
-        self.things.get_mut(&node).unwrap().extended.insert(name.to_vec(), value);
+        self.things
+            .get_mut(&node)
+            .unwrap()
+            .extended
+            .insert(name.to_vec(), value);
     }
 }
 

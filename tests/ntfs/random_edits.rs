@@ -48,7 +48,10 @@ fn witness_agrees(image: &Image, model: &Model, when: &str) {
     let Some(witness) = NtfsCrate::open(image.disk()) else {
         // It does not know of clusters that are larger than a block of a directory.
         let clusters = image.cluster_size();
-        assert!(clusters > 4096, "{when}: no witness for clusters of {clusters} bytes");
+        assert!(
+            clusters > 4096,
+            "{when}: no witness for clusters of {clusters} bytes"
+        );
         return;
     };
     let mut refused = 0;

@@ -4,8 +4,8 @@ use crate::image::Image;
 use rehome::fs::{Attributes, FileSystem, Node, ntfs::Ntfs};
 use std::{
     collections::BTreeMap,
-    fs,
     ffi::OsStr,
+    fs,
     os::unix::{
         ffi::OsStrExt,
         fs::{FileExt, MetadataExt, symlink},
@@ -61,7 +61,10 @@ fn compare(ntfs: &Ntfs, node: Node, path: &Path, seen: &mut usize) {
         assert!(metadata.is_dir(), "{shown}");
         let mut names = BTreeMap::new();
         ntfs.list(node, &mut |name, child| {
-            assert!(names.insert(name.to_vec(), child).is_none(), "{shown}: a name twice");
+            assert!(
+                names.insert(name.to_vec(), child).is_none(),
+                "{shown}: a name twice"
+            );
             true
         })
         .unwrap();
@@ -80,7 +83,11 @@ fn compare(ntfs: &Ntfs, node: Node, path: &Path, seen: &mut usize) {
         assert!(metadata.is_symlink(), "{shown}");
         let target = contents(ntfs, node);
         assert_eq!(size, target.len() as u64);
-        assert_eq!(fs::read_link(path).unwrap().as_os_str().as_bytes(), target, "{shown}");
+        assert_eq!(
+            fs::read_link(path).unwrap().as_os_str().as_bytes(),
+            target,
+            "{shown}"
+        );
     } else {
         assert_eq!(size, metadata.len(), "{shown}");
         assert_eq!(u64::from(links.unwrap()), metadata.nlink(), "{shown}");
@@ -132,8 +139,15 @@ fn read_what_ntfs_3g_writes(options: &[&str]) {
         let ntfs = image.open();
         compare(&ntfs, ntfs.root(), point, &mut seen);
         let plain = ntfs.lookup(ntfs.root(), b"PLAIN").unwrap().unwrap();
-        assert_eq!(ntfs.extended(plain, b"user.stream").unwrap().unwrap(), b"of a stream");
-        assert!(ntfs.extended_names(plain).unwrap().contains(&b"user.stream".to_vec()));
+        assert_eq!(
+            ntfs.extended(plain, b"user.stream").unwrap().unwrap(),
+            b"of a stream"
+        );
+        assert!(
+            ntfs.extended_names(plain)
+                .unwrap()
+                .contains(&b"user.stream".to_vec())
+        );
         let acl = |path: &Path| {
             let mut value = vec![0; 70_000];
             let length = rustix::fs::lgetxattr(path, "system.ntfs_acl", &mut value[..]).unwrap();

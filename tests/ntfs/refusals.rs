@@ -85,7 +85,10 @@ fn versions_that_are_not_known_and_of_windows_nt() {
 #[test]
 fn check_underway() {
     let image = image();
-    image.disk().write_at(volume_flags(&image), &[3, 1, 0, 0x40]).unwrap();
+    image
+        .disk()
+        .write_at(volume_flags(&image), &[3, 1, 0, 0x40])
+        .unwrap();
     image.mirror_again();
     refused(&image, Kind::Unsafe, &["chkdsk", "did not end"]);
     nothing_is_free(&image);
@@ -113,7 +116,11 @@ fn hibernated() {
         let image = image();
         put(&image, b"hiberfil.sys", &[contents, &[0; 8000]].concat());
         if hibernated {
-            refused(&image, Kind::Unsafe, &["hibernated", "Fast Startup", "powercfg /h off"]);
+            refused(
+                &image,
+                Kind::Unsafe,
+                &["hibernated", "Fast Startup", "powercfg /h off"],
+            );
             nothing_is_free(&image);
         } else {
             assert!(image.open().edit().is_ok(), "{contents:?}");
@@ -191,7 +198,9 @@ fn a_mirror_that_differs() {
 fn bitlocker() {
     let mut boot = vec![0; 1 << 20];
     boot[..11].copy_from_slice(b"\xeb\x58\x90-FVE-FS-");
-    let error = Ntfs::open(Arc::new(MemoryDisk::new("locked", boot))).err().unwrap();
+    let error = Ntfs::open(Arc::new(MemoryDisk::new("locked", boot)))
+        .err()
+        .unwrap();
     assert_eq!(error.kind, Kind::Unsupported);
     assert!(error.to_string().contains("manage-bde -off"), "{error}");
 }
@@ -201,7 +210,9 @@ fn a_volume_that_is_cut_short() {
     let image = image();
     let mut bytes = std::fs::read(&image.path).unwrap();
     bytes.truncate(20 << 20);
-    let error = Ntfs::open(Arc::new(MemoryDisk::new("short", bytes))).err().unwrap();
+    let error = Ntfs::open(Arc::new(MemoryDisk::new("short", bytes)))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("spanned or striped"), "{error}");
 }
 
@@ -232,7 +243,10 @@ fn what_must_not_be_changed() {
     assert_eq!(edit.remove(root, b"absent").err().unwrap().kind, Kind::NotFound);
     assert_eq!(edit.remove(root, b".").err().unwrap().kind, Kind::NotFound);
     edit.create(root, b"A", mode::FILE | 0o644).unwrap();
-    assert_eq!(edit.create(root, b"a", mode::FILE | 0o644).err().unwrap().kind, Kind::Exists);
+    assert_eq!(
+        edit.create(root, b"a", mode::FILE | 0o644).err().unwrap().kind,
+        Kind::Exists
+    );
     edit.commit().unwrap();
     image.must_be_clean("after refusals");
 }

@@ -56,8 +56,11 @@ fn read_all(fs: &Ntfs, image: &Path) -> (usize, u64) {
         if !seen.insert(node) {
             continue;
         }
-        let attributes = fs.attributes(node).unwrap_or_else(|error| panic!("{path}: {error}"));
-        fs.extended_names(node).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let attributes = fs
+            .attributes(node)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        fs.extended_names(node)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
         if attributes.is_directory() {
             fs.list(node, &mut |name, child| {
                 todo.push((child, format!("{path}{}/", String::from_utf8_lossy(name))));
@@ -68,11 +71,23 @@ fn read_all(fs: &Ntfs, image: &Path) -> (usize, u64) {
             let here = contents(fs, node);
             files += 1;
             bytes += here.len() as u64;
-            let there = Command::new("ntfscat").args(["-f", "-i", &node.0.to_string()]).arg(image).output().unwrap();
+            let there = Command::new("ntfscat")
+                .args(["-f", "-i", &node.0.to_string()])
+                .arg(image)
+                .output()
+                .unwrap();
             if there.status.success() {
-                assert!(here == there.stdout, "{path}: {} bytes, {} expected", here.len(), there.stdout.len());
+                assert!(
+                    here == there.stdout,
+                    "{path}: {} bytes, {} expected",
+                    here.len(),
+                    there.stdout.len()
+                );
             } else {
-                eprintln!("{path}: ntfscat: {}", String::from_utf8_lossy(&there.stderr).trim());
+                eprintln!(
+                    "{path}: ntfscat: {}",
+                    String::from_utf8_lossy(&there.stderr).trim()
+                );
             }
         }
     }
@@ -116,9 +131,17 @@ fn of_windows_are_read_like_ntfscat_does_and_edited() {
             }
         };
         edit.set_clock(1_700_000_000);
-        let made = edit.create(root, b"a new folder", mode::DIRECTORY | 0o755).unwrap();
+        let made = edit
+            .create(root, b"a new folder", mode::DIRECTORY | 0o755)
+            .unwrap();
         for number in 0..50 {
-            let file = edit.create(made, format!("a new file {number}").as_bytes(), mode::FILE | 0o644).unwrap();
+            let file = edit
+                .create(
+                    made,
+                    format!("a new file {number}").as_bytes(),
+                    mode::FILE | 0o644,
+                )
+                .unwrap();
             edit.replace(file, &mut &vec![7; number * 100][..]).unwrap();
         }
         edit.commit().unwrap();
@@ -126,11 +149,22 @@ fn of_windows_are_read_like_ntfscat_does_and_edited() {
         overlay.read_at(0, &mut after).unwrap();
         let before = crate::checker::Checker::check(fs::read(&image).unwrap()).problems;
         let problems = crate::checker::Checker::check(after.clone()).problems;
-        let new: Vec<_> = problems.iter().filter(|problem| !before.contains(problem)).collect();
+        let new: Vec<_> = problems
+            .iter()
+            .filter(|problem| !before.contains(problem))
+            .collect();
         assert!(new.is_empty(), "{name}: {new:#?}");
         fs::write(&image, after).unwrap();
-        let listed = run(Command::new("ntfsls").args(["-f", "-p", "/a new folder"]).arg(&image));
-        assert_eq!(String::from_utf8_lossy(&listed.stdout).matches("a new file").count(), 50, "{name}");
+        let listed = run(Command::new("ntfsls")
+            .args(["-f", "-p", "/a new folder"])
+            .arg(&image));
+        assert_eq!(
+            String::from_utf8_lossy(&listed.stdout)
+                .matches("a new file")
+                .count(),
+            50,
+            "{name}"
+        );
     }
 }
 

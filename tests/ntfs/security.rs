@@ -9,7 +9,8 @@ const MEBIBYTE: u64 = 1 << 20;
 
 fn get(path: &Path, name: &str) -> Vec<u8> {
     let mut value = vec![0; 70_000];
-    let length = lgetxattr(path, name, &mut value[..]).unwrap_or_else(|e| panic!("{}: {name}: {e}", path.display()));
+    let length =
+        lgetxattr(path, name, &mut value[..]).unwrap_or_else(|e| panic!("{}: {name}: {e}", path.display()));
     value.truncate(length);
     value
 }
@@ -31,10 +32,14 @@ fn descriptors_are_set_inherited_and_shared() {
     let root = fs.root();
     let edit = fs.edit().unwrap();
     let folder = edit.create(root, b"closed", mode::DIRECTORY | 0o755).unwrap();
-    edit.set_extended(folder, b"system.ntfs_acl", Some(CLOSED)).unwrap();
+    edit.set_extended(folder, b"system.ntfs_acl", Some(CLOSED))
+        .unwrap();
     let mut files = Vec::new();
     for number in 0..40 {
-        files.push(edit.create(folder, format!("{number}").as_bytes(), mode::FILE | 0o644).unwrap());
+        files.push(
+            edit.create(folder, format!("{number}").as_bytes(), mode::FILE | 0o644)
+                .unwrap(),
+        );
     }
     let below = edit.create(folder, b"below", mode::DIRECTORY | 0o755).unwrap();
     let deep = edit.create(below, b"deep", mode::FILE | 0o644).unwrap();
@@ -94,7 +99,11 @@ fn many_descriptors() {
     }
     let fs = image.open();
     for (name, node, acl) in &expected {
-        assert_eq!(fs.extended(*node, b"system.ntfs_acl").unwrap().unwrap(), *acl, "{name}");
+        assert_eq!(
+            fs.extended(*node, b"system.ntfs_acl").unwrap().unwrap(),
+            *acl,
+            "{name}"
+        );
     }
     image.mounted("ro", |point| {
         for (name, _, acl) in expected.iter().step_by(17) {
@@ -118,7 +127,8 @@ fn names_for_dos() {
         "short.txt",
         "日本語.html",
     ] {
-        edit.create(root, name.as_bytes(), mode::DIRECTORY | 0o755).unwrap();
+        edit.create(root, name.as_bytes(), mode::DIRECTORY | 0o755)
+            .unwrap();
     }
     edit.commit().unwrap();
     drop(fs);
@@ -133,15 +143,22 @@ fn names_for_dos() {
     assert_eq!(dos(&fs, "Program Files (x86)").as_deref(), Some("PROGRA~2"));
     assert_eq!(dos(&fs, "Program Store").as_deref(), Some("PROGRA~4"));
     let fifth = dos(&fs, "Program Fifth").unwrap();
-    assert!(fifth.starts_with("PR") && fifth.ends_with("~1") && fifth.len() == 8, "{fifth}");
+    assert!(
+        fifth.starts_with("PR") && fifth.ends_with("~1") && fifth.len() == 8,
+        "{fifth}"
+    );
     assert_eq!(dos(&fs, "short.txt"), None);
     assert!(dos(&fs, "日本語.html").unwrap().ends_with("~1.HTM"));
-    assert_eq!(fs.lookup(root, b"progra~2").unwrap(), fs.lookup(root, b"program files (X86)").unwrap());
+    assert_eq!(
+        fs.lookup(root, b"progra~2").unwrap(),
+        fs.lookup(root, b"program files (X86)").unwrap()
+    );
     // The name for DOS goes with the other, and the names after it can have it.
     let edit = fs.edit().unwrap();
     edit.rename((root, b"PROGRA~1"), (root, b"Programme")).unwrap();
     edit.remove(root, b"progra~2").unwrap();
-    edit.create(root, b"Program Sixth", mode::DIRECTORY | 0o755).unwrap();
+    edit.create(root, b"Program Sixth", mode::DIRECTORY | 0o755)
+        .unwrap();
     edit.commit().unwrap();
     drop(fs);
     image.must_be_clean("with names renamed");
@@ -167,12 +184,18 @@ fn links_and_mount_points() {
     edit.replace(file, &mut &b"contents"[..]).unwrap();
     // As `mklink /j` makes it.
     let mut point = 0xa000_0003_u32.to_le_bytes().to_vec();
-    let target: Vec<u8> = "\\??\\C:\\Users\0C:\\Users\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let target: Vec<u8> = "\\??\\C:\\Users\0C:\\Users\0"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
     point.extend((8 + target.len() as u16).to_le_bytes());
     point.extend([0, 0, 0, 0, 24, 0, 26, 0, 16, 0]);
     point.extend(target);
-    let junction = edit.create(root, b"Documents and Settings", mode::DIRECTORY | 0o755).unwrap();
-    edit.set_extended(junction, b"system.ntfs_reparse_data", Some(&point)).unwrap();
+    let junction = edit
+        .create(root, b"Documents and Settings", mode::DIRECTORY | 0o755)
+        .unwrap();
+    edit.set_extended(junction, b"system.ntfs_reparse_data", Some(&point))
+        .unwrap();
     edit.commit().unwrap();
     drop(fs);
     image.must_be_clean("with links");
@@ -181,15 +204,24 @@ fn links_and_mount_points() {
     assert_eq!(contents(&fs, junction), b"C:/Users");
     assert_eq!(contents(&fs, link), b"folder/file");
     assert_eq!(fs.attributes(link).unwrap().size, 11);
-    assert_eq!(fs.extended(junction, b"system.ntfs_reparse_data").unwrap().unwrap(), point);
+    assert_eq!(
+        fs.extended(junction, b"system.ntfs_reparse_data")
+            .unwrap()
+            .unwrap(),
+        point
+    );
     image.mounted("ro", |mount| {
         assert_eq!(fs::read(mount.join("link")).unwrap(), b"contents");
-        assert_eq!(get(&mount.join("Documents and Settings"), "system.ntfs_reparse_data"), point);
+        assert_eq!(
+            get(&mount.join("Documents and Settings"), "system.ntfs_reparse_data"),
+            point
+        );
     });
     let edit = fs.edit().unwrap();
     edit.replace(junction, &mut &b"C:/People"[..]).unwrap();
     assert!(edit.replace(junction, &mut &b"relative"[..]).is_err());
-    edit.set_extended(link, b"system.ntfs_reparse_data", None).unwrap();
+    edit.set_extended(link, b"system.ntfs_reparse_data", None)
+        .unwrap();
     edit.commit().unwrap();
     drop(fs);
     image.must_be_clean("with other links");
@@ -213,7 +245,13 @@ fn object_identifiers() {
             fs::write(point.join(name), b"x").unwrap();
             let mut id = id.clone();
             id[0] = name.as_bytes()[0];
-            setxattr(point.join(name), "system.ntfs_object_id", &id, XattrFlags::empty()).unwrap();
+            setxattr(
+                point.join(name),
+                "system.ntfs_object_id",
+                &id,
+                XattrFlags::empty(),
+            )
+            .unwrap();
         }
     });
     if !mounted {
@@ -222,7 +260,10 @@ fn object_identifiers() {
     let mut fs = image.open();
     let root = fs.root();
     let a = fs.lookup(root, b"a").unwrap().unwrap();
-    assert_eq!(fs.extended(a, b"system.ntfs_object_id").unwrap().unwrap()[1..16], id[1..]);
+    assert_eq!(
+        fs.extended(a, b"system.ntfs_object_id").unwrap().unwrap()[1..16],
+        id[1..]
+    );
     let edit = fs.edit().unwrap();
     edit.remove(root, b"a").unwrap();
     edit.commit().unwrap();
@@ -276,7 +317,13 @@ fn extended_attributes_of_the_kernel_go_with_the_contents() {
     let all = [entry("$KERNEL.PURGE.ESBCACHE", &[9; 60], false), kept.clone()].concat();
     let mounted = image.mounted("rw", |point| {
         fs::write(point.join("driver.sys"), b"old").unwrap();
-        setxattr(point.join("driver.sys"), "system.ntfs_ea", &all, XattrFlags::empty()).unwrap();
+        setxattr(
+            point.join("driver.sys"),
+            "system.ntfs_ea",
+            &all,
+            XattrFlags::empty(),
+        )
+        .unwrap();
     });
     if !mounted {
         return;
@@ -289,7 +336,10 @@ fn extended_attributes_of_the_kernel_go_with_the_contents() {
     edit.replace(node, &mut &b"new"[..]).unwrap();
     edit.commit().unwrap();
     drop(fs);
-    assert_eq!(image.open().extended(node, b"system.ntfs_ea").unwrap().unwrap(), kept);
+    assert_eq!(
+        image.open().extended(node, b"system.ntfs_ea").unwrap().unwrap(),
+        kept
+    );
     image.mounted("ro", |point| {
         assert_eq!(get(&point.join("driver.sys"), "system.ntfs_ea"), kept);
     });

@@ -97,7 +97,9 @@ fn appending_after_an_unusual_end() {
         if !mounted {
             return;
         }
-        expected.iter_mut().for_each(|(_, contents)| contents.truncate(1 << 20));
+        expected
+            .iter_mut()
+            .for_each(|(_, contents)| contents.truncate(1 << 20));
         expected.last_mut().unwrap().1.truncate(70_000);
         let mut fs = image.open();
         let root = fs.root();
@@ -146,7 +148,8 @@ fn a_directory_that_ntfs_3g_made() {
         let name = format!("another name {number}");
         edit.create(folder, name.as_bytes(), mode::FILE | 0o644).unwrap();
         if number % 2 == 0 {
-            edit.remove(folder, format!("name of the other {number}").as_bytes()).unwrap();
+            edit.remove(folder, format!("name of the other {number}").as_bytes())
+                .unwrap();
         }
     }
     edit.commit().unwrap();

@@ -45,10 +45,14 @@ impl Ntfs {
             return Err(self.damaged(number::BITMAP, "is not the bitmap of this volume"));
         }
         let mut bitmap = Vec::new();
-        self.each_run(&mut stream, 0..length.div_ceil(self.boot.cluster_size), &mut |run| {
-            data_runs::push(&mut bitmap, run);
-            Ok(())
-        })?;
+        self.each_run(
+            &mut stream,
+            0..length.div_ceil(self.boot.cluster_size),
+            &mut |run| {
+                data_runs::push(&mut bitmap, run);
+                Ok(())
+            },
+        )?;
         Ok(Allocator {
             bitmap,
             fixed: self.fixed_clusters(&CHANGING)?,
@@ -170,7 +174,13 @@ impl Ntfs {
                 }
             }
         }
-        let zone_start = self.mft.iter().filter_map(Run::place).map(|place| place.end).max().unwrap_or(0);
+        let zone_start = self
+            .mft
+            .iter()
+            .filter_map(Run::place)
+            .map(|place| place.end)
+            .max()
+            .unwrap_or(0);
         let zone = zone_start..zone_start.saturating_add(clusters / ZONE).min(clusters);
         let hint = match self.allocator()?.hint {
             0 => zone.end,
@@ -290,7 +300,10 @@ impl Ntfs {
                 let Some(byte) = page.get_mut(index).filter(|byte| (**byte & bit != 0) != used) else {
                     return Err(self.damaged(
                         number::BITMAP,
-                        format!("says that cluster {cluster} is {} already", if used { "used" } else { "free" }),
+                        format!(
+                            "says that cluster {cluster} is {} already",
+                            if used { "used" } else { "free" }
+                        ),
                     ));
                 };
                 *byte ^= bit;
@@ -304,7 +317,11 @@ impl Ntfs {
         }
         let count = run.end - run.start;
         if let Some(free) = self.free_count.get() {
-            let free = if used { free.saturating_sub(count) } else { free.saturating_add(count) };
+            let free = if used {
+                free.saturating_sub(count)
+            } else {
+                free.saturating_add(count)
+            };
             self.free_count.set(Some(free));
         }
         Ok(())

@@ -157,7 +157,10 @@ impl Ntfs {
         if old == new {
             return Err(self.damaged(
                 number,
-                format!("is {} already, says the bitmap of $MFT", if used { "used" } else { "free" }),
+                format!(
+                    "is {} already, says the bitmap of $MFT",
+                    if used { "used" } else { "free" }
+                ),
             ));
         }
         // It was moved out of the record, if it was there.
@@ -169,7 +172,9 @@ impl Ntfs {
         let size = self.boot.record_size as u64;
         let records = (number + 1).next_multiple_of(GROWTH).max(self.records + GROWTH);
         if records > MOST_RECORDS {
-            return Err(self.fault(NtfsError::Full("$MFT has as many records as there can be".to_owned())));
+            return Err(self.fault(NtfsError::Full(
+                "$MFT has as many records as there can be".to_owned(),
+            )));
         }
         let damaged = || self.damaged(number::MFT, "has no map or no bitmap");
         // The bitmap first: a record that has no bit is worse than a bit that has no record.
@@ -178,7 +183,9 @@ impl Ntfs {
         if bits < needed {
             self.resize_value(&mut mft, (kind::BITMAP, &[]), needed)?;
         }
-        let clusters = mft.clusters(kind::DATA, &[]).ok_or_else(|| self.damaged(number::MFT, "has no map"))?;
+        let clusters = mft
+            .clusters(kind::DATA, &[])
+            .ok_or_else(|| self.damaged(number::MFT, "has no map"))?;
         let old_end = clusters.end();
         let needed = (records * size).div_ceil(self.boot.cluster_size);
         let goal = clusters.runs.last().and_then(Run::place).map(|place| place.end);

@@ -157,9 +157,8 @@ pub(super) fn parse(raw: &[u8]) -> Parsed<Option<(Attribute<'_>, usize)>> {
 }
 
 fn parse_non_resident(raw: &[u8], kind: u32) -> Parsed<NonResident<'_>> {
-    let wrong = |what: &str, value: u64| {
-        NtfsError::damaged(format!("attribute {kind:#x}: {what} is {value:#x}"))
-    };
+    let wrong =
+        |what: &str, value: u64| NtfsError::damaged(format!("attribute {kind:#x}: {what} is {value:#x}"));
     let first = u64_le(raw, 0x10)?;
     // The last, -1 if there is none.
     let end = u64_le(raw, 0x18)?.wrapping_add(1);

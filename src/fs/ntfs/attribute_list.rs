@@ -6,7 +6,9 @@ use super::{
     file_record::Reference,
     name,
 };
-use crate::disk::field::{bytes_at, put_bytes, put_u8, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le};
+use crate::disk::field::{
+    bytes_at, put_bytes, put_u8, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le,
+};
 
 /// As much as Windows reads of one.
 pub(super) const MOST_BYTES: u64 = 0x4_0000;
@@ -95,7 +97,12 @@ mod tests {
             },
             instance: 4,
         };
-        let entries = [entry(0x10, "", 0), entry(0x80, "", 0), entry(0x80, "", 99), entry(0x80, "stream", 0)];
+        let entries = [
+            entry(0x10, "", 0),
+            entry(0x80, "", 0),
+            entry(0x80, "", 99),
+            entry(0x80, "stream", 0),
+        ];
         let mut raw = encode(&entries).unwrap();
         assert_eq!(parse(&raw).unwrap(), entries);
         raw.resize(raw.len() + 40, 0);

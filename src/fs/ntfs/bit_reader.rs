@@ -92,9 +92,13 @@ mod tests {
     fn the_highest_bit_of_a_word_is_first_and_bytes_stand_behind() {
         let mut reader = BitReader::new(&[0x01, 0x80, 0x34, 0x12, 9, 8, 7]);
         assert_eq!(reader.take(1), 1);
-        assert_eq!(reader.peek(), 0b10, "15 bits of the first word, one of the second");
+        assert_eq!(
+            reader.peek(),
+            0b10,
+            "15 bits of the first word, one of the second"
+        );
         assert_eq!(reader.byte(), 9);
-        assert_eq!(reader.take(17), 0b000_0000_0000_0001_00);
+        assert_eq!(reader.take(17), 0b0_0000_0000_0000_0100);
         assert_eq!(reader.take(14), 0x1234);
         assert_eq!(reader.take(16), 0x0708);
         assert_eq!(reader.take(17), 0);

@@ -68,7 +68,11 @@ impl BootSector {
         };
         let clusters = total / sectors;
         if clusters == 0 || clusters > MOST_CLUSTERS {
-            return Err(wrong("number of clusters", clusters, "1 to 2^32 - 1 are possible"));
+            return Err(wrong(
+                "number of clusters",
+                clusters,
+                "1 to 2^32 - 1 are possible",
+            ));
         }
         let first = |at, field| {
             let cluster = u64_le(raw, at)?;
@@ -79,11 +83,19 @@ impl BootSector {
         };
         let record_size = size_in_clusters(u8_at(raw, 0x40)?, cluster_size);
         if !RECORD_SIZES.contains(&record_size) || !record_size.is_power_of_two() {
-            return Err(wrong("bytes per file record", record_size, "1024 to 16384 are possible"));
+            return Err(wrong(
+                "bytes per file record",
+                record_size,
+                "1024 to 16384 are possible",
+            ));
         }
         let index_block_size = size_in_clusters(u8_at(raw, 0x44)?, cluster_size);
         if !INDEX_BLOCK_SIZES.contains(&index_block_size) || !index_block_size.is_power_of_two() {
-            return Err(wrong("bytes per index block", index_block_size, "512 to 65536 are possible"));
+            return Err(wrong(
+                "bytes per index block",
+                index_block_size,
+                "512 to 65536 are possible",
+            ));
         }
         Ok(Self {
             sector_size,
@@ -112,7 +124,11 @@ fn sectors_per_cluster(raw: u8) -> Parsed<u64> {
     match raw {
         1..=128 if raw.is_power_of_two() => Ok(u64::from(raw)),
         0xe0.. => Ok(1 << (256 - u64::from(raw))),
-        _ => Err(wrong("sectors per cluster", u64::from(raw), "a power of two is expected")),
+        _ => Err(wrong(
+            "sectors per cluster",
+            u64::from(raw),
+            "a power of two is expected",
+        )),
     }
 }
 
@@ -154,14 +170,30 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for (sectors, record) in [(0, 0xf6), (3, 0xf6), (0xf3, 0xf6), (0xe0, 1), (8, 0), (8, 0x80), (8, 0x7f)] {
-            assert!(BootSector::parse(&sector(sectors, record)).is_err(), "{sectors} {record}");
+        for (sectors, record) in [
+            (0, 0xf6),
+            (3, 0xf6),
+            (0xf3, 0xf6),
+            (0xe0, 1),
+            (8, 0),
+            (8, 0x80),
+            (8, 0x7f),
+        ] {
+            assert!(
+                BootSector::parse(&sector(sectors, record)).is_err(),
+                "{sectors} {record}"
+            );
         }
         let mut outside = sector(8, 0xf6);
         put_u64_le(&mut outside, 0x30, 1 << 17).unwrap();
         assert!(BootSector::parse(&outside).is_err());
         let mut locked = sector(8, 0xf6);
         put_bytes(&mut locked, 3, b"-FVE-FS-").unwrap();
-        assert!(BootSector::parse(&locked).unwrap_err().to_string().contains("manage-bde"));
+        assert!(
+            BootSector::parse(&locked)
+                .unwrap_err()
+                .to_string()
+                .contains("manage-bde")
+        );
     }
 }

@@ -63,7 +63,10 @@ impl Ntfs {
     pub(super) fn contents(&self, file: &File) -> Result<Contents> {
         let fail = |e: NtfsError| self.in_record(file.number(), e);
         let refuse = |why: String| {
-            self.fault(NtfsError::Unsupported(format!("file record {}: {why}", file.number())))
+            self.fault(NtfsError::Unsupported(format!(
+                "file record {}: {why}",
+                file.number()
+            )))
         };
         let mut overlay = None;
         if let Some(point) = self.reparse_point(file)? {
@@ -103,7 +106,9 @@ impl Ntfs {
                 .stream(file, kind::DATA, &name)?
                 .ok_or_else(|| self.damaged(file.number(), format!("has no stream {}", wof::STREAM)))?;
             let size = stream.sizes.size;
-            return WofFile::new(packed, algorithm, size).map(Contents::Wof).map_err(fail);
+            return WofFile::new(packed, algorithm, size)
+                .map(Contents::Wof)
+                .map_err(fail);
         }
         if stream.is_encrypted() {
             return Err(refuse(
@@ -116,7 +121,10 @@ impl Ntfs {
             if stream.compression_unit == 0 || unit > MOST_UNIT || stream.flags & 0xff != 1 {
                 return Err(self.damaged(
                     file.number(),
-                    format!("is compressed in units of {unit} bytes, by method {}", stream.flags & 0xff),
+                    format!(
+                        "is compressed in units of {unit} bytes, by method {}",
+                        stream.flags & 0xff
+                    ),
                 ));
             }
             return Ok(Contents::Compressed { stream, last: None });
@@ -203,7 +211,11 @@ impl Ntfs {
         let mut hole = false;
         let mut split = false;
         // The last unit may end with the last run.
-        let end = stream.sizes.allocated.div_ceil(self.boot.cluster_size).min(first + clusters);
+        let end = stream
+            .sizes
+            .allocated
+            .div_ceil(self.boot.cluster_size)
+            .min(first + clusters);
         self.each_run(stream, first..end, &mut |run| {
             match run.lcn {
                 Some(_) if hole => split = true,
@@ -227,8 +239,7 @@ impl Ntfs {
         if present >= clusters {
             return Ok(packed);
         }
-        lznt1::expand(&packed, length).map_err(|e| {
-            self.in_record(stream.owner, e.within(format!("unit {number} of its contents")))
-        })
+        lznt1::expand(&packed, length)
+            .map_err(|e| self.in_record(stream.owner, e.within(format!("unit {number} of its contents"))))
     }
 }

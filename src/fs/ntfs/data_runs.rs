@@ -132,7 +132,9 @@ const MOST_LENGTH: u64 = 1 << 54;
 
 fn split(raw: &[u8], length: usize) -> Parsed<(&[u8], &[u8])> {
     if length > 8 {
-        return Err(NtfsError::damaged(format!("a field of {length} bytes in a data run")));
+        return Err(NtfsError::damaged(format!(
+            "a field of {length} bytes in a data run"
+        )));
     }
     raw.split_at_checked(length)
         .ok_or_else(|| NtfsError::damaged("data runs without an end"))
@@ -201,7 +203,10 @@ mod tests {
         let parse = |raw: &[u8]| parse(raw, 0..0, 1 << 32).unwrap();
         assert_eq!(parse(&[0x21, 0x18, 0x34, 0x56, 0]), [run(0, Some(0x5634), 0x18)]);
         assert_eq!(
-            parse(&[0x31, 0x38, 0x73, 0x25, 0x34, 0x32, 0x14, 0x01, 0xe5, 0x11, 0x02, 0x31, 0x42, 0xaa, 0x00, 0x03, 0]),
+            parse(&[
+                0x31, 0x38, 0x73, 0x25, 0x34, 0x32, 0x14, 0x01, 0xe5, 0x11, 0x02, 0x31, 0x42, 0xaa, 0x00,
+                0x03, 0
+            ]),
             [
                 run(0, Some(0x34_2573), 0x38),
                 run(0x38, Some(0x36_3758), 0x114),

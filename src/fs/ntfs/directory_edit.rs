@@ -39,7 +39,10 @@ impl Ntfs {
             if named.name.name == wanted {
                 return Ok(Some(named));
             }
-            if self.upcase.same(wanted.iter().copied(), named.name.name.iter().copied()) {
+            if self
+                .upcase
+                .same(wanted.iter().copied(), named.name.name.iter().copied())
+            {
                 similar = Some(named);
             }
         }
@@ -66,7 +69,8 @@ impl Ntfs {
                 Value::Clusters(clusters) => self.byte(clusters.end()),
             };
         }
-        let views = |attribute: &&OwnedAttribute| attribute.kind == kind::INDEX_ROOT && attribute.name != DIRECTORY;
+        let views =
+            |attribute: &&OwnedAttribute| attribute.kind == kind::INDEX_ROOT && attribute.name != DIRECTORY;
         if file.attributes.iter().any(|attribute| views(&attribute)) {
             facts.attributes |= attribute::NAMES_VIEW;
         }
@@ -75,7 +79,9 @@ impl Ntfs {
             self.read_value(file, (kind::REPARSE_POINT, &[]), 0, &mut start)?;
             facts.tag = u32_le(&start, 0).map_err(|e| fail(e.into()))?;
         } else if let Some(information) = file.value(kind::EA_INFORMATION, &[]) {
-            facts.tag = u16_le(information, 0).map(u32::from).map_err(|e| fail(e.into()))?;
+            facts.tag = u16_le(information, 0)
+                .map(u32::from)
+                .map_err(|e| fail(e.into()))?;
         }
         Ok(facts)
     }
@@ -119,7 +125,8 @@ impl Ntfs {
             let key = name.encode().map_err(|e| fail(self, e))?;
             let entry = OwnedEntry::of_name(file.reference(), &key).map_err(|e| fail(self, e))?;
             self.insert_entry(directory, &DIRECTORY, entry)?;
-            file.attributes.push(OwnedAttribute::resident(kind::FILE_NAME, &[], key));
+            file.attributes
+                .push(OwnedAttribute::resident(kind::FILE_NAME, &[], key));
             file.header.links = file.header.links.saturating_add(1);
         }
         Ok(())
@@ -187,7 +194,10 @@ impl Ntfs {
     }
 
     pub(super) fn edited_names(&self, file: &EditedFile) -> Result<Vec<FileName>> {
-        let names = file.attributes.iter().filter(|attribute| attribute.kind == kind::FILE_NAME);
+        let names = file
+            .attributes
+            .iter()
+            .filter(|attribute| attribute.kind == kind::FILE_NAME);
         names
             .map(|attribute| match &attribute.value {
                 Value::Resident { bytes, .. } => {

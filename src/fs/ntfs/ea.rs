@@ -32,7 +32,9 @@ pub(super) fn without(raw: &[u8], prefix: &[u8]) -> Parsed<Option<Kept>> {
         let value_length = usize::from(u16_le(rest, 6)?);
         let used = HEADER + name_length + 1 + value_length;
         if length < used {
-            return Err(NtfsError::damaged(format!("an extended attribute of {length} bytes, with {used} in use")));
+            return Err(NtfsError::damaged(format!(
+                "an extended attribute of {length} bytes, with {used} in use"
+            )));
         }
         let entry = bytes_at(rest, 0, length.min(rest.len()))?;
         let name = bytes_at(entry, HEADER, name_length)?;

@@ -45,7 +45,10 @@ impl Ntfs {
         // The bitmap of $MFT is changed while $MFT itself is: it must not be in its record.
         let mut mft = self.load(number::MFT)?;
         if let Some(position) = mft.position(kind::BITMAP, &[])
-            && matches!(mft.attributes.get(position).map(|a| &a.value), Some(Value::Resident { .. }))
+            && matches!(
+                mft.attributes.get(position).map(|a| &a.value),
+                Some(Value::Resident { .. })
+            )
         {
             self.move_to_clusters(&mut mft, position)?;
         }
@@ -60,7 +63,9 @@ impl Ntfs {
     fn touch(&self, file: &mut EditedFile, stamps: &[Stamp]) -> Result<()> {
         let number = file.number;
         let now = self.now();
-        let mut information = file.standard_information().map_err(|e| self.in_record(number, e))?;
+        let mut information = file
+            .standard_information()
+            .map_err(|e| self.in_record(number, e))?;
         for stamp in stamps {
             if let Some(time) = information.times.get_mut(*stamp as usize) {
                 *time = now;
@@ -88,7 +93,10 @@ impl Ntfs {
         if directory.is_directory() && directory.attribute(kind::INDEX_ROOT, &DIRECTORY).is_some() {
             return Ok(directory);
         }
-        Err(self.fault(NtfsError::NotFound(format!("file record {} is no directory", node.0))))
+        Err(self.fault(NtfsError::NotFound(format!(
+            "file record {} is no directory",
+            node.0
+        ))))
     }
 
     /// Keeps a file for the next change without writing it.
@@ -140,7 +148,9 @@ impl Ntfs {
             file.header.flags |= flag::DIRECTORY;
         }
         let number = record.number;
-        let parent = directory.standard_information().map_err(|e| self.in_record(directory.number, e))?;
+        let parent = directory
+            .standard_information()
+            .map_err(|e| self.in_record(directory.number, e))?;
         let information = StandardInformation {
             times: [self.now(); 4],
             attributes: if is_directory { 0 } else { attribute::ARCHIVE }
@@ -193,7 +203,12 @@ impl Ntfs {
     }
 
     /// Takes a name away, and the file with its last.
-    fn unlink(&mut self, directory: &mut EditedFile, mut file: EditedFile, name: &super::FileName) -> Result<()> {
+    fn unlink(
+        &mut self,
+        directory: &mut EditedFile,
+        mut file: EditedFile,
+        name: &super::FileName,
+    ) -> Result<()> {
         if file.is_directory() {
             self.must_be_empty(&file)?;
         }
@@ -217,9 +232,15 @@ impl Ntfs {
         let same = |attribute: &&OwnedAttribute| {
             attribute.kind == kind::DATA
                 && !attribute.name.is_empty()
-                && self.upcase.same(attribute.name.iter().copied(), units.iter().copied())
+                && self
+                    .upcase
+                    .same(attribute.name.iter().copied(), units.iter().copied())
         };
-        let known = file.attributes.iter().find(same).map(|attribute| attribute.name.clone());
+        let known = file
+            .attributes
+            .iter()
+            .find(same)
+            .map(|attribute| attribute.name.clone());
         match (known, value) {
             (None, None) => Ok(()),
             (Some(known), None) => self.remove_attribute(file, (kind::DATA, &known)),
@@ -234,7 +255,9 @@ impl Ntfs {
         let number = file.number;
         security_descriptor::check(descriptor).map_err(|e| self.in_record(number, e))?;
         let id = self.security_id(descriptor)?;
-        let mut information = file.standard_information().map_err(|e| self.in_record(number, e))?;
+        let mut information = file
+            .standard_information()
+            .map_err(|e| self.in_record(number, e))?;
         information.security = Some(id);
         file.set_standard_information(&information)
             .map_err(|e| self.in_record(number, e))?;
@@ -244,7 +267,9 @@ impl Ntfs {
     fn set_attribute_bits(&mut self, file: &mut EditedFile, value: &[u8]) -> Result<()> {
         let number = file.number;
         let bits = u32_le(value, 0).map_err(|e| self.fault(e.into()))?;
-        let mut information = file.standard_information().map_err(|e| self.in_record(number, e))?;
+        let mut information = file
+            .standard_information()
+            .map_err(|e| self.in_record(number, e))?;
         information.attributes = information.attributes & !SETTABLE | bits & SETTABLE;
         file.set_standard_information(&information)
             .map_err(|e| self.in_record(number, e))
@@ -406,8 +431,12 @@ impl Edit for Ntfs {
             self.in_directory(to.0, |ntfs, parent| ntfs.unlink(parent, file, &there.name))?;
         }
         let mut moved = self.load(old.number)?;
-        let with_short = self.in_directory(from.0, |ntfs, source| ntfs.take_name(source, &mut moved, &old.name))?;
-        self.in_directory(to.0, |ntfs, target| ntfs.add_name(target, &mut moved, &new, with_short))?;
+        let with_short = self.in_directory(from.0, |ntfs, source| {
+            ntfs.take_name(source, &mut moved, &old.name)
+        })?;
+        self.in_directory(to.0, |ntfs, target| {
+            ntfs.add_name(target, &mut moved, &new, with_short)
+        })?;
         self.touch(&mut moved, &[Stamp::Changed])?;
         self.store_touched(moved)
     }
@@ -415,7 +444,9 @@ impl Edit for Ntfs {
     fn set_attributes(&mut self, node: Node, new: &Attributes) -> Result<()> {
         let mut file = self.load_users(node)?;
         self.touch(&mut file, &[Stamp::Changed])?;
-        let mut information = file.standard_information().map_err(|e| self.in_record(node.0, e))?;
+        let mut information = file
+            .standard_information()
+            .map_err(|e| self.in_record(node.0, e))?;
         for (stamp, time) in [
             (Stamp::Accessed, new.accessed),
             (Stamp::Modified, new.modified),
@@ -433,13 +464,19 @@ impl Edit for Ntfs {
 
     fn set_extended(&mut self, node: Node, name: &[u8], value: Option<&[u8]>) -> Result<()> {
         let unsupported = |ntfs: &Self, why: &str| {
-            Err(ntfs.fault(NtfsError::Unsupported(format!("\"{}\" {why}", name.escape_ascii()))))
+            Err(ntfs.fault(NtfsError::Unsupported(format!(
+                "\"{}\" {why}",
+                name.escape_ascii()
+            ))))
         };
         if value.is_some_and(|value| value.len() > MOST_VALUE) {
             return unsupported(self, "would have more than 65536 bytes");
         }
         let Some(parsed) = Name::parse(name) else {
-            return unsupported(self, "is no name of an extended attribute: user.STREAM or system.ntfs_*");
+            return unsupported(
+                self,
+                "is no name of an extended attribute: user.STREAM or system.ntfs_*",
+            );
         };
         let mut file = self.load_users(node)?;
         self.must_have_room(0)?;
@@ -451,7 +488,7 @@ impl Edit for Ntfs {
             (Name::SecurityDescriptor | Name::Attributes, None) => {
                 return unsupported(self, "cannot be taken away");
             }
-            (Name::ObjectId | Name::DosName | Name::Ea, _) => {
+            (Name::ObjectId | Name::Dos | Name::Ea, _) => {
                 return unsupported(self, "can be read only");
             }
         }

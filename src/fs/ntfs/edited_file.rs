@@ -111,7 +111,12 @@ impl OwnedAttribute {
 
     /// Writes it, or of one in clusters the part with those of its runs that begin at `first` and fit in `room` bytes.
     /// Gives the index of the first run that is left, 0 with none.
-    pub(super) fn encode(&self, first: usize, room: usize, cluster_size: u64) -> Parsed<Option<(Vec<u8>, usize)>> {
+    pub(super) fn encode(
+        &self,
+        first: usize,
+        room: usize,
+        cluster_size: u64,
+    ) -> Parsed<Option<(Vec<u8>, usize)>> {
         let start = self.header_length();
         let mut raw = vec![0; start];
         let mut next = 0;
@@ -153,7 +158,11 @@ impl OwnedAttribute {
                 put_u8(&mut raw, 8, 1)?;
                 self.put_clusters(&mut raw, clusters, first, next, cluster_size)?;
                 put_u16_le(&mut raw, 32, short(start))?;
-                if self.has_long_header() { COMPRESSED_HEADER } else { NON_RESIDENT_HEADER }
+                if self.has_long_header() {
+                    COMPRESSED_HEADER
+                } else {
+                    NON_RESIDENT_HEADER
+                }
             }
         };
         put_u16_le(&mut raw, 10, short(name_at))?;
@@ -361,9 +370,15 @@ impl Ntfs {
         for (position, vcn, runs) in parts {
             let clusters = match attributes.get_mut(position).map(|attribute| &mut attribute.value) {
                 Some(Value::Clusters(clusters)) if clusters.end() == vcn => clusters,
-                _ => return Err(self.damaged(number, format!("has no clusters before cluster {vcn} of an attribute"))),
+                _ => {
+                    return Err(self.damaged(
+                        number,
+                        format!("has no clusters before cluster {vcn} of an attribute"),
+                    ));
+                }
             };
-            runs.into_iter().for_each(|run| data_runs::push(&mut clusters.runs, run));
+            runs.into_iter()
+                .for_each(|run| data_runs::push(&mut clusters.runs, run));
         }
         let mut more = Vec::new();
         for further in file.more_records() {
@@ -382,7 +397,10 @@ impl Ntfs {
     /// By type, then by name, as they have to stand in a record.
     pub(super) fn sort_attributes(&self, attributes: &mut [OwnedAttribute]) {
         attributes.sort_by(|a, b| {
-            let names = || self.upcase.compare(a.name.iter().copied(), b.name.iter().copied());
+            let names = || {
+                self.upcase
+                    .compare(a.name.iter().copied(), b.name.iter().copied())
+            };
             a.kind.cmp(&b.kind).then_with(names)
         });
     }

@@ -105,8 +105,12 @@ impl Ntfs {
         let Some(mut file) = self.load_extension("$UsnJrnl")? else {
             return Ok(());
         };
-        let end = file.attribute(kind::DATA, &USN_JOURNAL).map(super::edited_file::OwnedAttribute::size);
-        let size = file.attribute(kind::DATA, &USN_MAXIMUM).map(super::edited_file::OwnedAttribute::size);
+        let end = file
+            .attribute(kind::DATA, &USN_JOURNAL)
+            .map(super::edited_file::OwnedAttribute::size);
+        let size = file
+            .attribute(kind::DATA, &USN_MAXIMUM)
+            .map(super::edited_file::OwnedAttribute::size);
         if let (Some(end), Some(MAXIMUM..)) = (end, size) {
             let mut identity = [0; 16];
             let now = file_time(i128::from(self.clock) * 1_000_000_000);
@@ -141,11 +145,18 @@ mod tests {
         let path = folder.path().join("volume");
         FileDisk::create(&path, 24 << 20).unwrap();
         let mut mkntfs = Command::new("mkntfs");
-        let made = mkntfs.args(["-q", "-Q", "-F"]).arg(&path).output().expect("mkntfs is needed by this test");
+        let made = mkntfs
+            .args(["-q", "-Q", "-F"])
+            .arg(&path)
+            .output()
+            .expect("mkntfs is needed by this test");
         assert!(made.status.success(), "{made:?}");
         let open = || Ntfs::open(Arc::new(FileDisk::open_writable(&path).unwrap())).unwrap();
         // Greatest size, growth, identity, where it begins.
-        let before: Vec<u8> = [1 << 25, 1 << 22, 7, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+        let before: Vec<u8> = [1 << 25, 1 << 22, 7, 0]
+            .into_iter()
+            .flat_map(u64::to_le_bytes)
+            .collect();
         let mut ntfs = open();
         ntfs.edit().unwrap();
         let root = ntfs.root();
@@ -155,7 +166,10 @@ mod tests {
         // The rooms above may not put anything into `$Extend`.
         let mut directory = ntfs.load(number::ROOT).unwrap();
         let mut file = ntfs.load(journal.0).unwrap();
-        let named = ntfs.find_edited(&directory, &"journal".encode_utf16().collect::<Vec<_>>()).unwrap().unwrap();
+        let named = ntfs
+            .find_edited(&directory, &"journal".encode_utf16().collect::<Vec<_>>())
+            .unwrap()
+            .unwrap();
         ntfs.take_name(&mut directory, &mut file, &named.name).unwrap();
         ntfs.store(directory).unwrap();
         let mut extend = ntfs.load(number::EXTEND).unwrap();
@@ -172,7 +186,8 @@ mod tests {
         assert_eq!(maximum(), before);
         let edit = ntfs.edit().unwrap();
         edit.set_clock(1_700_000_000);
-        edit.create(Node(number::ROOT), b"new", mode::FILE | 0o644).unwrap();
+        edit.create(Node(number::ROOT), b"new", mode::FILE | 0o644)
+            .unwrap();
         edit.commit().unwrap();
         let after = maximum();
         assert_eq!(after[..16], before[..16]);

@@ -34,7 +34,7 @@ pub(super) enum Name {
     /// The object identifier, with those of its birth.
     ObjectId,
     /// The name for DOS.
-    DosName,
+    Dos,
     /// The extended attributes of OS/2 and of the Windows Subsystem for Linux, all of them.
     Ea,
 }
@@ -45,7 +45,7 @@ const SYSTEM: [(&[u8], Name); 6] = [
     (b"system.ntfs_attrib", Name::Attributes),
     (b"system.ntfs_reparse_data", Name::ReparsePoint),
     (b"system.ntfs_object_id", Name::ObjectId),
-    (b"system.ntfs_dos_name", Name::DosName),
+    (b"system.ntfs_dos_name", Name::Dos),
     (b"system.ntfs_ea", Name::Ea),
 ];
 
@@ -77,7 +77,7 @@ impl Ntfs {
             }
             Name::ReparsePoint => self.value(file, kind::REPARSE_POINT, &[], MOST_NAMED),
             Name::ObjectId => self.value(file, kind::OBJECT_ID, &[], MOST_NAMED),
-            Name::DosName => {
+            Name::Dos => {
                 let names = self.names(file)?;
                 let dos = names.into_iter().find(|name| name.namespace == namespace::DOS);
                 Ok(dos.map(|name| name::to_bytes(name.name.into_iter())))
@@ -109,8 +109,14 @@ impl Ntfs {
                 Form::Resident { value, .. } => (value.len() as u64, true),
                 Form::NonResident(part) => (part.sizes.size, part.vcns.start == 0),
             };
-            let plain = attribute.is_resident() || attribute.flags & (flag::COMPRESSION | flag::ENCRYPTED) == 0;
-            if attribute.kind == kind::DATA && !attribute.name.is_empty() && first && plain && size <= MOST_NAMED {
+            let plain =
+                attribute.is_resident() || attribute.flags & (flag::COMPRESSION | flag::ENCRYPTED) == 0;
+            if attribute.kind == kind::DATA
+                && !attribute.name.is_empty()
+                && first
+                && plain
+                && size <= MOST_NAMED
+            {
                 let name = name::to_bytes(name::units(attribute.name));
                 if name != wof::STREAM.as_bytes() {
                     streams.insert([STREAM, &name].concat());
@@ -125,7 +131,7 @@ impl Ntfs {
                 Name::Attributes => true,
                 Name::ReparsePoint => system.contains(&kind::REPARSE_POINT),
                 Name::ObjectId => system.contains(&kind::OBJECT_ID),
-                Name::DosName => self.extended_value(file, name)?.is_some(),
+                Name::Dos => self.extended_value(file, name)?.is_some(),
                 Name::Ea => system.contains(&kind::EA),
             })
         };

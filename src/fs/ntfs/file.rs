@@ -54,9 +54,12 @@ impl Ntfs {
             Form::NonResident(part) => {
                 let size = part.sizes.size;
                 if size > attribute_list::MOST_BYTES {
-                    return Err(fail(NtfsError::damaged(format!("an attribute list of {size} bytes"))));
+                    return Err(fail(NtfsError::damaged(format!(
+                        "an attribute list of {size} bytes"
+                    ))));
                 }
-                let runs = data_runs::parse(part.runs, part.vcns.clone(), self.boot.clusters).map_err(fail)?;
+                let runs =
+                    data_runs::parse(part.runs, part.vcns.clone(), self.boot.clusters).map_err(fail)?;
                 let mut raw = vec![0; usize::try_from(size).unwrap_or(0)];
                 self.read_runs(&runs, 0, &mut raw)?;
                 attribute_list::parse(&raw)
@@ -108,9 +111,8 @@ impl Ntfs {
 
     /// An attribute by type and name, upper and lower case being the same.
     pub(super) fn stream(&self, file: &File, kind: u32, name: &[u16]) -> Result<Option<Stream>> {
-        let same = |other: &[u16]| {
-            name == other || self.upcase.same(name.iter().copied(), other.iter().copied())
-        };
+        let same =
+            |other: &[u16]| name == other || self.upcase.same(name.iter().copied(), other.iter().copied());
         let Some(list) = &file.list else {
             for attribute in file.record.attributes() {
                 let attribute = attribute.map_err(|e| self.in_record(file.number(), e))?;
@@ -141,7 +143,10 @@ impl Ntfs {
         }
         Err(self.damaged(
             file.number(),
-            format!("its attribute list has an attribute {kind:#x} that is not in file record {}", record.number),
+            format!(
+                "its attribute list has an attribute {kind:#x} that is not in file record {}",
+                record.number
+            ),
         ))
     }
 

@@ -39,12 +39,19 @@ fn fill(contents: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 impl Ntfs {
     fn piece(&self) -> usize {
-        usize::try_from(self.boot.cluster_size).unwrap_or(PIECE).max(PIECE)
+        usize::try_from(self.boot.cluster_size)
+            .unwrap_or(PIECE)
+            .max(PIECE)
     }
 
     /// Contents that can't be changed from outside.
     fn must_be_changeable(&self, file: &EditedFile) -> Result<()> {
-        let refuse = |why: &str| Err(self.fault(NtfsError::Unsupported(format!("file record {} {why}", file.number))));
+        let refuse = |why: &str| {
+            Err(self.fault(NtfsError::Unsupported(format!(
+                "file record {} {why}",
+                file.number
+            ))))
+        };
         if file.is_directory() {
             return refuse("is a directory, which has no contents to write");
         }
@@ -106,7 +113,11 @@ impl Ntfs {
     pub(super) fn set_attribute_bit(&self, file: &mut EditedFile, bit: u32, on: bool) -> Result<()> {
         let fail = |e: NtfsError| self.in_record(file.number, e);
         let mut information = file.standard_information().map_err(fail)?;
-        information.attributes = if on { information.attributes | bit } else { information.attributes & !bit };
+        information.attributes = if on {
+            information.attributes | bit
+        } else {
+            information.attributes & !bit
+        };
         let number = file.number;
         file.set_standard_information(&information)
             .map_err(|e| self.in_record(number, e))
@@ -126,14 +137,17 @@ impl Ntfs {
     pub(super) fn append_contents(&mut self, file: &mut EditedFile, contents: &mut dyn Read) -> Result<()> {
         self.must_be_changeable(file)?;
         self.forget_what_was_checked(file)?;
-        let compressed = file
-            .attribute(kind::DATA, &[])
-            .is_some_and(|data| data.flags & flag::COMPRESSION != 0 && matches!(data.value, Value::Clusters(_)));
+        let compressed = file.attribute(kind::DATA, &[]).is_some_and(|data| {
+            data.flags & flag::COMPRESSION != 0 && matches!(data.value, Value::Clusters(_))
+        });
         if compressed || file.attribute(kind::REPARSE_POINT, &[]).is_some() {
             self.make_plain(file)?;
         }
         let position = file.position(kind::DATA, &[]);
-        match position.and_then(|position| file.attributes.get(position)).map(|data| &data.value) {
+        match position
+            .and_then(|position| file.attributes.get(position))
+            .map(|data| &data.value)
+        {
             Some(Value::Clusters(_)) => self.append_to_clusters(file, contents),
             Some(Value::Resident { bytes, .. }) => {
                 let start = bytes.clone();
@@ -186,7 +200,13 @@ impl Ntfs {
 
     /// Adds the first `count` bytes of `buffer`, which has room for whole clusters, to contents that end with a whole
     /// cluster.
-    fn add_piece(&mut self, clusters: &mut Clusters, buffer: &mut [u8], count: usize, more: bool) -> Result<()> {
+    fn add_piece(
+        &mut self,
+        clusters: &mut Clusters,
+        buffer: &mut [u8],
+        count: usize,
+        more: bool,
+    ) -> Result<()> {
         let cluster_size = usize::try_from(self.boot.cluster_size).unwrap_or(usize::MAX);
         let padded = count.next_multiple_of(cluster_size).min(buffer.len());
         buffer.get_mut(count..padded).unwrap_or_default().fill(0);
@@ -202,14 +222,21 @@ impl Ntfs {
     }
 
     /// The contents of a file without any: `start`, and then what comes. They stay in the record if there is room.
-    fn write_contents(&mut self, file: &mut EditedFile, start: Vec<u8>, contents: &mut dyn Read) -> Result<()> {
+    fn write_contents(
+        &mut self,
+        file: &mut EditedFile,
+        start: Vec<u8>,
+        contents: &mut dyn Read,
+    ) -> Result<()> {
         let mut buffer = start;
         let mut used = buffer.len();
         buffer.resize(self.piece().max(used), 0);
-        used += fill(contents, buffer.get_mut(used..).unwrap_or_default()).map_err(|e| Error::io(self.disk.label(), e))?;
+        used += fill(contents, buffer.get_mut(used..).unwrap_or_default())
+            .map_err(|e| Error::io(self.disk.label(), e))?;
         if used <= self.boot.record_size {
             let value = buffer.get(..used).unwrap_or_default().to_vec();
-            file.attributes.push(OwnedAttribute::resident(kind::DATA, &[], value));
+            file.attributes
+                .push(OwnedAttribute::resident(kind::DATA, &[], value));
             if self.fits_in_one(file)? {
                 return Ok(());
             }
@@ -295,7 +322,11 @@ impl Ntfs {
                 let count = fill(contents, rest).map_err(|e| Error::io(self.disk.label(), e))?;
                 buffer.get_mut(into + count..room).unwrap_or_default().fill(0);
                 self.changed = true;
-                self.write_runs(&clusters.runs, self.byte(last), buffer.get(..room).unwrap_or_default())?;
+                self.write_runs(
+                    &clusters.runs,
+                    self.byte(last),
+                    buffer.get(..room).unwrap_or_default(),
+                )?;
                 clusters.size = size + count as u64;
                 clusters.initialized = clusters.size;
                 if into + count < room {
@@ -339,10 +370,18 @@ impl Ntfs {
         let count = fill(contents, &mut target).map_err(|e| Error::io(self.disk.label(), e))?;
         target.truncate(count);
         let old = match self.edited_reparse_point(file)? {
-            Some(raw) => ReparsePoint::parse(&raw).map_err(|e| self.in_record(file.number, e))?.tag,
+            Some(raw) => {
+                ReparsePoint::parse(&raw)
+                    .map_err(|e| self.in_record(file.number, e))?
+                    .tag
+            }
             None => tag::SYMLINK,
         };
-        let kept = if old == tag::MOUNT_POINT { tag::MOUNT_POINT } else { tag::SYMLINK };
+        let kept = if old == tag::MOUNT_POINT {
+            tag::MOUNT_POINT
+        } else {
+            tag::SYMLINK
+        };
         let point = ReparsePoint::link(kept, &target).and_then(|point| point.encode());
         let raw = point.map_err(|e| self.in_record(file.number, e))?;
         self.set_reparse_point(file, Some(raw))

@@ -46,7 +46,12 @@ impl FileName {
         Ok(Self {
             parent: Reference::parse(u64_le(raw, 0)?),
             facts: Facts {
-                times: [u64_le(raw, 8)?, u64_le(raw, 16)?, u64_le(raw, 24)?, u64_le(raw, 32)?],
+                times: [
+                    u64_le(raw, 8)?,
+                    u64_le(raw, 16)?,
+                    u64_le(raw, 24)?,
+                    u64_le(raw, 32)?,
+                ],
                 allocated: u64_le(raw, 40)?,
                 size: u64_le(raw, 48)?,
                 attributes: u32_le(raw, 56)?,

@@ -151,7 +151,10 @@ impl FileRecord {
     /// The file that its attributes belong to.
     pub(super) fn owner(&self) -> u64 {
         match self.header.base {
-            Reference { number: 0, sequence: 0 } => self.number,
+            Reference {
+                number: 0,
+                sequence: 0,
+            } => self.number,
             base => base.number,
         }
     }
@@ -285,6 +288,11 @@ mod tests {
         }
         let mut bad = raw;
         bad[0] = b'B';
-        assert!(FileRecord::parse(1, bad.into()).unwrap_err().to_string().contains("BILE"));
+        assert!(
+            FileRecord::parse(1, bad.into())
+                .unwrap_err()
+                .to_string()
+                .contains("BILE")
+        );
     }
 }

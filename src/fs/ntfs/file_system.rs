@@ -1,8 +1,7 @@
 //! [`FileSystem`] over [`Ntfs`].
 
 use super::{
-    Ntfs,
-    extended,
+    Ntfs, extended,
     file_record::number,
     name,
     standard_information::{Stamp, nanoseconds},

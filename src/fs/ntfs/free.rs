@@ -55,7 +55,10 @@ impl Ntfs {
         if bitmap.sizes.size < self.boot.clusters.div_ceil(8) {
             return Err(self.damaged(
                 number::BITMAP,
-                format!("has {} bytes for {} clusters", bitmap.sizes.size, self.boot.clusters),
+                format!(
+                    "has {} bytes for {} clusters",
+                    bitmap.sizes.size, self.boot.clusters
+                ),
             ));
         }
         let mut buffer = vec![0; PIECE];
@@ -154,7 +157,8 @@ impl Ntfs {
             let piece = buffer.get_mut(..length).unwrap_or_default();
             self.read_runs(&self.mft, number * size as u64, piece)?;
             for raw in piece.chunks_exact(size) {
-                let in_use = crate::disk::field::u16_le(raw, 0x16).unwrap_or(0) & file_record::flag::IN_USE != 0;
+                let in_use =
+                    crate::disk::field::u16_le(raw, 0x16).unwrap_or(0) & file_record::flag::IN_USE != 0;
                 if in_use && raw.starts_with(b"FILE") {
                     let record = FileRecord::from_disk(number, raw.to_vec());
                     each(&record.map_err(|e| self.in_record(number, e))?)?;
@@ -166,10 +170,7 @@ impl Ntfs {
     }
 
     /// Calls `each` with the parts of every attribute of users' files that lie in clusters, and the file's number.
-    fn each_part_of_contents(
-        &self,
-        each: &mut dyn FnMut(u64, &NonResident<'_>) -> Result<()>,
-    ) -> Result<()> {
+    fn each_part_of_contents(&self, each: &mut dyn FnMut(u64, &NonResident<'_>) -> Result<()>) -> Result<()> {
         self.each_record(&mut |record| {
             let owner = record.owner();
             if owner < number::FIRST_USER {
@@ -188,7 +189,11 @@ impl Ntfs {
                 let of_system = match of_system {
                     Some(known) => known,
                     None => {
-                        let base = if owner == record.number { record.clone() } else { self.record(owner)? };
+                        let base = if owner == record.number {
+                            record.clone()
+                        } else {
+                            self.record(owner)?
+                        };
                         *of_system.insert(base.header.has(file_record::flag::EXTENSION))
                     }
                 };
@@ -212,7 +217,11 @@ impl Ntfs {
     }
 
     /// Where the unnamed data of a plain file are.
-    pub(super) fn each_run_of(&self, file: &File, each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>) -> Result<()> {
+    pub(super) fn each_run_of(
+        &self,
+        file: &File,
+        each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
         if file.record.is_directory() || file.number() < number::FIRST_USER {
             return Ok(());
         }

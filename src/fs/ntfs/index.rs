@@ -84,7 +84,8 @@ impl Ntfs {
         let stream = index.blocks.as_mut().ok_or_else(|| missing("is nowhere"))?;
         let offset = vcn.saturating_mul(self.block_unit(index.header.block_size));
         let end = offset.saturating_add(block_size);
-        if stream.resident().is_some() || offset % block_size != 0 || end > stream.sizes.initialized {
+        if stream.resident().is_some() || !offset.is_multiple_of(block_size) || end > stream.sizes.initialized
+        {
             return Err(missing("lies outside of it"));
         }
         let run = self.run_at(stream, offset / self.boot.cluster_size)?;
@@ -161,7 +162,9 @@ impl Ntfs {
         for (child, entry) in all.chain(ends.into_iter().map(|end| (last, end))) {
             if let Some(vcn) = child {
                 if level >= MOST_LEVELS || !seen.insert(vcn) {
-                    return Err(self.damaged(index.owner, format!("its index goes in circles at block {vcn}")));
+                    return Err(
+                        self.damaged(index.owner, format!("its index goes in circles at block {vcn}"))
+                    );
                 }
                 let block = self.index_block(index, vcn)?;
                 if !self.walk(index, (&block, BLOCK_NODE), level + 1, seen, each)? {

@@ -71,7 +71,7 @@ impl Ntfs {
             .ok_or_else(|| missing("is nowhere"))?;
         let offset = vcn.saturating_mul(self.block_unit(block_size));
         let length = u64::from(block_size);
-        if offset % length != 0 || offset.saturating_add(length) > blocks.initialized {
+        if !offset.is_multiple_of(length) || offset.saturating_add(length) > blocks.initialized {
             return Err(missing("lies outside of it"));
         }
         let run = data_runs::find(&blocks.runs, offset / self.boot.cluster_size).and_then(|run| run.lcn);
@@ -88,7 +88,9 @@ impl Ntfs {
             return Ok(bytes);
         }
         let mut raw = vec![0; length];
-        let runs = file.clusters(kind::INDEX_ALLOCATION, name).map(|blocks| &*blocks.runs);
+        let runs = file
+            .clusters(kind::INDEX_ALLOCATION, name)
+            .map(|blocks| &*blocks.runs);
         self.read_runs(runs.unwrap_or_default(), offset, &mut raw)?;
         index_node::restore_block(&mut raw, vcn).map_err(|e| self.in_record(file.number, e).at(place))?;
         let bytes: Arc<[u8]> = raw.into();
@@ -103,9 +105,20 @@ impl Ntfs {
     }
 
     /// Writes a node to its block; a `new` one has nothing there yet.
-    fn write_block(&mut self, file: &EditedFile, name: &[u16], vcn: u64, node: &Node, new: bool) -> Result<()> {
+    fn write_block(
+        &mut self,
+        file: &EditedFile,
+        name: &[u16],
+        vcn: u64,
+        node: &Node,
+        new: bool,
+    ) -> Result<()> {
         let (length, offset, place) = self.block_place(file, name, vcn)?;
-        let old = if new { None } else { Some(self.edited_block(file, name, vcn)?) };
+        let old = if new {
+            None
+        } else {
+            Some(self.edited_block(file, name, vcn)?)
+        };
         let fail = |ntfs: &Self, e: NtfsError| ntfs.in_record(file.number, e);
         let mut raw = node
             .encode_block(old.as_deref(), vcn, length)
@@ -113,7 +126,9 @@ impl Ntfs {
         update_sequence::protect(&mut raw).map_err(|e| fail(self, e))?;
         self.changed = true;
         self.block_cache.borrow_mut().forget(place);
-        let runs = file.clusters(kind::INDEX_ALLOCATION, name).map(|blocks| &*blocks.runs);
+        let runs = file
+            .clusters(kind::INDEX_ALLOCATION, name)
+            .map(|blocks| &*blocks.runs);
         self.write_runs(runs.unwrap_or_default(), offset, &raw)?;
         index_node::restore_block(&mut raw, vcn).map_err(|e| fail(self, e))?;
         self.block_cache.borrow_mut().put(place, raw.into());
@@ -133,7 +148,11 @@ impl Ntfs {
         }
         let missing = || self.damaged(file.number, "has an index without blocks or bitmap");
         let bits = file.attribute(kind::BITMAP, name).ok_or_else(missing)?.size();
-        let count = file.clusters(kind::INDEX_ALLOCATION, name).ok_or_else(missing)?.initialized / length;
+        let count = file
+            .clusters(kind::INDEX_ALLOCATION, name)
+            .ok_or_else(missing)?
+            .initialized
+            / length;
         let mut bitmap = vec![0; usize::try_from(count.div_ceil(8)).unwrap_or(0)];
         self.read_value(file, (kind::BITMAP, name), 0, &mut bitmap)?;
         let free = (0..count).find(|index| {
@@ -223,7 +242,12 @@ impl Ntfs {
     }
 
     /// Adds an entry. The caller writes the file.
-    pub(super) fn insert_entry(&mut self, file: &mut EditedFile, name: &[u16], entry: OwnedEntry) -> Result<()> {
+    pub(super) fn insert_entry(
+        &mut self,
+        file: &mut EditedFile,
+        name: &[u16],
+        entry: OwnedEntry,
+    ) -> Result<()> {
         let key = entry.key().map_err(|e| self.in_record(file.number, e))?.to_vec();
         let (mut way, found) = self.way_to(file, name, &key)?;
         if found {
@@ -314,7 +338,12 @@ impl Ntfs {
     }
 
     /// The entry with this key.
-    pub(super) fn find_entry(&self, file: &EditedFile, name: &[u16], key: &[u8]) -> Result<Option<OwnedEntry>> {
+    pub(super) fn find_entry(
+        &self,
+        file: &EditedFile,
+        name: &[u16],
+        key: &[u8],
+    ) -> Result<Option<OwnedEntry>> {
         let (mut way, found) = self.way_to(file, name, key)?;
         Ok(way
             .pop()
@@ -358,7 +387,11 @@ impl Ntfs {
         let room = index_node::block_room(length);
         while let Some(level) = way.pop() {
             let Some(vcn) = level.block else {
-                return if level.changed { self.settle_root(file, name, level.node) } else { Ok(()) };
+                return if level.changed {
+                    self.settle_root(file, name, level.node)
+                } else {
+                    Ok(())
+                };
             };
             if !level.changed {
                 continue;

@@ -9,7 +9,9 @@ use super::{
     file_record::Reference,
     update_sequence,
 };
-use crate::disk::field::{bytes_at, put_bytes, put_u8, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le};
+use crate::disk::field::{
+    bytes_at, put_bytes, put_u8, put_u16_le, put_u32_le, put_u64_le, u8_at, u16_le, u32_le, u64_le,
+};
 
 /// Flags of an entry.
 const HAS_CHILD: u16 = 1;
@@ -324,14 +326,7 @@ mod tests {
     fn node(inner: bool) -> Node {
         let entry = |number: u64, key: &[u8]| OwnedEntry {
             child: inner.then_some(number * 4),
-            ..OwnedEntry::of_name(
-                Reference {
-                    number,
-                    sequence: 1,
-                },
-                key,
-            )
-            .unwrap()
+            ..OwnedEntry::of_name(Reference { number, sequence: 1 }, key).unwrap()
         };
         Node {
             entries: vec![entry(30, b"first key"), entry(31, b"second"), entry(32, b"3")],
@@ -393,7 +388,13 @@ mod tests {
     fn entries_that_reach_outside_are_refused() {
         let raw = node(false).encode_block(None, 0, 1024).unwrap();
         let first = block_start(1024);
-        for (at, value) in [(first + 8, 0_u16), (first + 8, 0x10), (first + 8, 0x1f8), (first + 10, 500), (first + 12, 1)] {
+        for (at, value) in [
+            (first + 8, 0_u16),
+            (first + 8, 0x10),
+            (first + 8, 0x1f8),
+            (first + 10, 500),
+            (first + 12, 1),
+        ] {
             let mut raw = raw.clone();
             put_u16_le(&mut raw, at, value).unwrap();
             assert!(Node::parse(&raw[BLOCK_NODE..]).is_err(), "{at:#x} {value:#x}");

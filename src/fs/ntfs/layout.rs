@@ -104,11 +104,7 @@ fn all_in_one(shape: &Shape, attributes: &[OwnedAttribute]) -> Parsed<Option<Vec
             return Ok(None);
         };
         left -= bytes.len();
-        pieces.push(Piece {
-            index,
-            vcn: 0,
-            bytes,
-        });
+        pieces.push(Piece { index, vcn: 0, bytes });
     }
     Ok(Some(pieces))
 }
@@ -141,8 +137,10 @@ fn share_out(shape: &Shape, attributes: &[OwnedAttribute], list: usize) -> Parse
     let is_map = |attribute: &OwnedAttribute| {
         shape.is_mft && attribute.kind == kind::DATA && attribute.name.is_empty()
     };
-    let (maps, others): (Vec<_>, Vec<_>) =
-        attributes.iter().enumerate().partition(|(_, attribute)| is_map(attribute));
+    let (maps, others): (Vec<_>, Vec<_>) = attributes
+        .iter()
+        .enumerate()
+        .partition(|(_, attribute)| is_map(attribute));
     for (index, attribute) in others.into_iter().chain(maps) {
         if attribute.kind == kind::STANDARD_INFORMATION || is_map(attribute) {
             if let Some(first) = records.first_mut().filter(|_| is_map(attribute)) {
@@ -151,11 +149,7 @@ fn share_out(shape: &Shape, attributes: &[OwnedAttribute], list: usize) -> Parse
             let first = records.first_mut().map_or(0, |first| first.left);
             let encoded = attribute.encode(0, first, shape.cluster_size)?;
             let (bytes, next) = encoded.ok_or_else(|| too_large(attribute, first))?;
-            let piece = Piece {
-                index,
-                vcn: 0,
-                bytes,
-            };
+            let piece = Piece { index, vcn: 0, bytes };
             if let Some(first) = records.first_mut() {
                 first.put(piece);
             }
@@ -290,7 +284,9 @@ mod tests {
             let used: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
             let room = match (record, layout.list) {
                 (0, List::None) => shape.first,
-                (0, List::Resident) => shape.first - RESIDENT_HEADER - list_length(attributes, &layout.records),
+                (0, List::Resident) => {
+                    shape.first - RESIDENT_HEADER - list_length(attributes, &layout.records)
+                }
                 (0, List::Clusters) => shape.first - NON_RESIDENT_HEADER - LIST_RUNS,
                 _ => shape.more,
             };
@@ -310,7 +306,10 @@ mod tests {
         for (attribute, mut parts) in attributes.iter().zip(parts) {
             if let Value::Clusters(of) = &attribute.value {
                 let is_map = shape.is_mft && attribute.kind == kind::DATA && attribute.name.is_empty();
-                assert!(!is_map || parts.is_sorted_by_key(|part| part.start), "a map in order");
+                assert!(
+                    !is_map || parts.is_sorted_by_key(|part| part.start),
+                    "a map in order"
+                );
                 parts.sort_by_key(|part| part.start);
                 let end = parts.into_iter().fold(0, |end, part| {
                     assert_eq!(part.start, end, "no gaps");
@@ -346,7 +345,12 @@ mod tests {
             is_mft: true,
             ..SHAPE
         };
-        let attributes = [resident(0x10, 72), resident(0x30, 100), in_clusters(0x80, 3000), in_clusters(0xb0, 3)];
+        let attributes = [
+            resident(0x10, 72),
+            resident(0x30, 100),
+            in_clusters(0x80, 3000),
+            in_clusters(0xb0, 3),
+        ];
         let layout = must_be_right(&shape, &attributes);
         let first = layout.records[0].iter().find(|piece| piece.index == 2).unwrap();
         assert_eq!(first.vcn, 0);

@@ -85,7 +85,11 @@ fn restart(raw: &[u8]) -> Parsed<Option<Restart>> {
         update_sequence::restore(&mut page)?;
     }
     let area = usize::from(u16_le(&page, 0x18)?);
-    let lsn = if checked { u64_le(&page, 8)? } else { u64_le(&page, area)? };
+    let lsn = if checked {
+        u64_le(&page, 8)?
+    } else {
+        u64_le(&page, area)?
+    };
     let in_use = u16_le(&page, area + 0x0c)?;
     let flags = u16_le(&page, area + 0x0e)?;
     Ok(Some(Restart {

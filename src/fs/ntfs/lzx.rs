@@ -98,11 +98,16 @@ impl Chunk<'_> {
         self.reader.align();
         let cut = || NtfsError::damaged("an LZX block that is cut short");
         for recent in &mut self.recent {
-            let raw = self.reader.bytes(4).and_then(|raw| raw.try_into().ok()).ok_or_else(cut)?;
+            let raw = self
+                .reader
+                .bytes(4)
+                .and_then(|raw| raw.try_into().ok())
+                .ok_or_else(cut)?;
             *recent = usize::try_from(u32::from_le_bytes(raw)).unwrap_or(0);
         }
         let size = end - self.out.len();
-        self.out.extend_from_slice(self.reader.bytes(size).ok_or_else(cut)?);
+        self.out
+            .extend_from_slice(self.reader.bytes(size).ok_or_else(cut)?);
         if size % 2 == 1 {
             self.reader.byte();
         }
@@ -201,7 +206,10 @@ fn read_lengths(reader: &mut BitReader<'_>, lengths: &mut [u8]) -> Parsed<()> {
         let run = lengths.get_mut(at..at + count.min(left)).unwrap_or_default();
         let length = match symbol {
             None => 0,
-            Some(symbol) => run.first().and_then(|first| apply(*first, symbol)).ok_or_else(wrong)?,
+            Some(symbol) => run
+                .first()
+                .and_then(|first| apply(*first, symbol))
+                .ok_or_else(wrong)?,
         };
         run.fill(length);
         at += count;

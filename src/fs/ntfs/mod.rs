@@ -190,7 +190,8 @@ impl Ntfs {
             if self.mft.last().map(Run::end) != Some(part.vcn) {
                 return Err(self.in_record(0, NtfsError::damaged("the map of $MFT has gaps")));
             }
-            runs.into_iter().for_each(|run| data_runs::push(&mut self.mft, run));
+            runs.into_iter()
+                .for_each(|run| data_runs::push(&mut self.mft, run));
             if self.mft.len() > MOST_MFT_RUNS {
                 return Err(self.in_record(
                     0,
@@ -216,7 +217,9 @@ impl Ntfs {
                     return Ok((runs, part.sizes));
                 }
             }
-            Err(NtfsError::damaged(format!("the map of $MFT from cluster {vcn} is missing")))
+            Err(NtfsError::damaged(format!(
+                "the map of $MFT from cluster {vcn} is missing"
+            )))
         };
         parse().map_err(|e| self.in_record(record.number, e))
     }
@@ -317,7 +320,6 @@ impl Ntfs {
         }
         Ok(record)
     }
-
 }
 
 /// Reads and parses the boot sector of `disk`.

@@ -81,9 +81,8 @@ pub(super) fn check_new(bytes: &[u8]) -> Parsed<Vec<u16>> {
     if units.is_empty() || units.len() > MOST_UNITS {
         return refuse("1 to 255 UTF-16 units are possible");
     }
-    let forbidden = |unit: &u16| {
-        *unit < 0x20 || u8::try_from(*unit).is_ok_and(|byte| br#""*/:<>?\|"#.contains(&byte))
-    };
+    let forbidden =
+        |unit: &u16| *unit < 0x20 || u8::try_from(*unit).is_ok_and(|byte| br#""*/:<>?\|"#.contains(&byte));
     if units.iter().any(forbidden) {
         return refuse("control characters and \" * / : < > ? \\ | are not possible");
     }
@@ -110,7 +109,18 @@ mod tests {
 
     #[test]
     fn names_that_windows_cannot_open_are_refused() {
-        for name in [&b"a:b"[..], b"a ", b"a.", b".", b"..", b"", b"a/b", b"a\nb", b"\xff", &[b'a'; 256]] {
+        for name in [
+            &b"a:b"[..],
+            b"a ",
+            b"a.",
+            b".",
+            b"..",
+            b"",
+            b"a/b",
+            b"a\nb",
+            b"\xff",
+            &[b'a'; 256],
+        ] {
             assert!(check_new(name).is_err(), "{}", name.escape_ascii());
         }
         assert_eq!(check_new(b".a").unwrap(), [0x2e, 0x61]);

@@ -42,7 +42,10 @@ impl Ntfs {
     /// How many names it has, not counting those for DOS.
     pub(super) fn links(&self, file: &File) -> Result<u32> {
         let names = self.names(file)?;
-        let count = names.iter().filter(|name| name.namespace != namespace::DOS).count();
+        let count = names
+            .iter()
+            .filter(|name| name.namespace != namespace::DOS)
+            .count();
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 }

@@ -64,7 +64,11 @@ impl ReparsePoint {
             Ok(name::to_bytes(name::units(raw).take_while(|unit| *unit != 0)))
         };
         let substitute = text(0)?;
-        let target = if substitute.is_empty() { text(4)? } else { substitute };
+        let target = if substitute.is_empty() {
+            text(4)?
+        } else {
+            substitute
+        };
         let target = target.strip_prefix(KERNEL).unwrap_or(&target);
         let slash = |byte: &u8| if *byte == b'\\' { b'/' } else { *byte };
         Ok(Some(target.iter().map(slash).collect()))
@@ -137,12 +141,16 @@ impl ReparsePoint {
     /// have to be fetched.
     pub(super) fn contents_elsewhere(&self, offline: bool) -> Option<String> {
         Some(match self.tag {
-            tag::DEDUPLICATED => "its contents are in the store of Data Deduplication; `Start-DedupJob -Type \
+            tag::DEDUPLICATED => {
+                "its contents are in the store of Data Deduplication; `Start-DedupJob -Type \
                                   Unoptimization` in Windows writes them back"
-                .to_owned(),
-            tag::SINGLE_INSTANCE => "its contents are in the store of Single Instance Storage; copy it aside in \
+                    .to_owned()
+            }
+            tag::SINGLE_INSTANCE => {
+                "its contents are in the store of Single Instance Storage; copy it aside in \
                                      Windows and move the copy back"
-                .to_owned(),
+                    .to_owned()
+            }
             tag::WIM => "its contents are in a mounted Windows image".to_owned(),
             // OneDrive, Azure File Sync, projected files, containers, tapes.
             other if offline => format!(

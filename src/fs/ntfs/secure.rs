@@ -121,7 +121,10 @@ impl Ntfs {
         if !fits {
             return Err(self.damaged(
                 number::SECURE,
-                format!("says that descriptor {} has {} bytes at {:#x}", place.id, place.size, place.offset),
+                format!(
+                    "says that descriptor {} has {} bytes at {:#x}",
+                    place.id, place.size, place.offset
+                ),
             ));
         }
         let mut raw = vec![0; usize::try_from(place.size).unwrap_or(0)];

@@ -26,7 +26,9 @@ impl Ntfs {
     pub(super) fn inherited_security(&mut self, parent: &EditedFile, directory: bool) -> Result<u32> {
         let own = parent.attribute(kind::SECURITY_DESCRIPTOR, &[]).is_some();
         let information = parent.standard_information();
-        let id = information.map_err(|e| self.in_record(parent.number, e))?.security;
+        let id = information
+            .map_err(|e| self.in_record(parent.number, e))?
+            .security;
         let id = id.filter(|id| !own && *id != 0);
         if let Some(known) = id.and_then(|id| self.inherited.get(&(id, directory))) {
             return Ok(*known);
@@ -36,7 +38,8 @@ impl Ntfs {
             None => {
                 let value = parent.attribute(kind::SECURITY_DESCRIPTOR, &[]);
                 let size = value.map_or(0, super::edited_file::OwnedAttribute::size);
-                let mut raw = vec![0; usize::try_from(size.min(security_descriptor::MOST_BYTES)).unwrap_or(0)];
+                let mut raw =
+                    vec![0; usize::try_from(size.min(security_descriptor::MOST_BYTES)).unwrap_or(0)];
                 if own {
                     self.read_value(parent, (kind::SECURITY_DESCRIPTOR, &[]), 0, &mut raw)?;
                 }
@@ -82,7 +85,11 @@ impl Ntfs {
             self.write_value(&mut secure, (kind::DATA, &SDS), offset, &raw)?;
         }
         let by_id = OwnedEntry::of_data(&id.to_le_bytes(), &header, &[]);
-        let by_hash = OwnedEntry::of_data(&[hash.to_le_bytes(), id.to_le_bytes()].concat(), &header, b"I\0I\0");
+        let by_hash = OwnedEntry::of_data(
+            &[hash.to_le_bytes(), id.to_le_bytes()].concat(),
+            &header,
+            b"I\0I\0",
+        );
         for (name, entry) in [(SII, by_id), (SDH, by_hash)] {
             let entry = entry.map_err(|e| self.in_record(number::SECURE, e))?;
             self.insert_entry(&mut secure, &name, entry)?;

@@ -56,7 +56,11 @@ pub(super) fn hash(descriptor: &[u8]) -> u32 {
 
 /// Is it a descriptor that Windows would take? Its parts must lie within it.
 pub(super) fn check(descriptor: &[u8]) -> Parsed<()> {
-    let wrong = |why: &str| Err(NtfsError::Unsupported(format!("no security descriptor of Windows: {why}")));
+    let wrong = |why: &str| {
+        Err(NtfsError::Unsupported(format!(
+            "no security descriptor of Windows: {why}"
+        )))
+    };
     if descriptor.len() as u64 > MOST_BYTES {
         return wrong("it is too long");
     }
@@ -70,7 +74,13 @@ pub(super) fn check(descriptor: &[u8]) -> Parsed<()> {
             continue;
         }
         let part = descriptor.get(offset..).filter(|_| offset >= HEADER);
-        let fits = part.is_some_and(|part| if is_list { entries(part).is_ok() } else { sid(part).is_ok() });
+        let fits = part.is_some_and(|part| {
+            if is_list {
+                entries(part).is_ok()
+            } else {
+                sid(part).is_ok()
+            }
+        });
         if !fits {
             return wrong("a part of it lies outside");
         }
@@ -168,7 +178,9 @@ fn entries(list: &[u8]) -> Parsed<Vec<&[u8]>> {
         let length = usize::from(u16_le(rest, 2)?);
         let entry = bytes_at(rest, 0, length)?;
         if length < ACE_HEADER + 4 || length % 4 != 0 {
-            return Err(NtfsError::damaged(format!("an access control entry of {length} bytes")));
+            return Err(NtfsError::damaged(format!(
+                "an access control entry of {length} bytes"
+            )));
         }
         entries.push(entry);
         rest = rest.get(length..).unwrap_or_default();
@@ -282,7 +294,11 @@ mod tests {
     fn dacl(descriptor: &[u8]) -> Vec<Vec<u8>> {
         check(descriptor).unwrap();
         let at = u32_le(descriptor, 16).unwrap() as usize;
-        entries(&descriptor[at..]).unwrap().into_iter().map(<[u8]>::to_vec).collect()
+        entries(&descriptor[at..])
+            .unwrap()
+            .into_iter()
+            .map(<[u8]>::to_vec)
+            .collect()
     }
 
     const USERS: &[u8] = &[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 33, 2, 0, 0];

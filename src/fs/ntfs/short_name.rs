@@ -45,7 +45,11 @@ pub(super) fn candidates(name: &[u16]) -> impl Iterator<Item = Vec<u16>> {
     let extension = letters(name.get(dot..).unwrap_or_default(), EXTENSION);
     let sum = format!("{:04X}", checksum(name));
     // A name that gives next to nothing gets the checksum at once.
-    let plain = if base.len() <= KEPT_BEFORE_CHECKSUM { 0 } else { PLAIN_NUMBERS };
+    let plain = if base.len() <= KEPT_BEFORE_CHECKSUM {
+        0
+    } else {
+        PLAIN_NUMBERS
+    };
     let plain = (1..=plain).map(|number| (false, number));
     let summed = (1..=MOST_NUMBERS).map(|number| (true, number));
     plain.chain(summed).map(move |(summed, number)| {
@@ -94,7 +98,7 @@ fn checksum(name: &[u16]) -> u16 {
     let rest = i64::from(mixed).wrapping_sub(quotient.wrapping_mul(1_000_000_007));
     let [low, high, ..] = rest.to_le_bytes();
     // The hexadecimal digits stand in reverse.
-    let reversed = |byte: u8| u16::from(byte << 4 | byte >> 4);
+    let reversed = |byte: u8| u16::from(byte.rotate_right(4));
     reversed(low) << 8 | reversed(high)
 }
 
@@ -112,10 +116,29 @@ mod tests {
 
     #[test]
     fn names_that_dos_can_have() {
-        for name in ["A", "a.b", "README.TXT", "readme.txt", "12345678.123", "A~1", "$x{y}!"] {
+        for name in [
+            "A",
+            "a.b",
+            "README.TXT",
+            "readme.txt",
+            "12345678.123",
+            "A~1",
+            "$x{y}!",
+        ] {
             assert!(is_short(&units(name)), "{name}");
         }
-        for name in ["123456789", "a.b.c", "a.html", ".a", "a b", "é.txt", "a+b", "a,b", "a.", "[x]"] {
+        for name in [
+            "123456789",
+            "a.b.c",
+            "a.html",
+            ".a",
+            "a b",
+            "é.txt",
+            "a+b",
+            "a,b",
+            "a.",
+            "[x]",
+        ] {
             assert!(!is_short(&units(name)), "{name}");
         }
     }

@@ -51,7 +51,12 @@ pub(super) struct StandardInformation {
 impl StandardInformation {
     pub(super) fn parse(raw: &[u8]) -> Parsed<Self> {
         Ok(Self {
-            times: [u64_le(raw, 0)?, u64_le(raw, 8)?, u64_le(raw, 16)?, u64_le(raw, 24)?],
+            times: [
+                u64_le(raw, 0)?,
+                u64_le(raw, 8)?,
+                u64_le(raw, 16)?,
+                u64_le(raw, 24)?,
+            ],
             attributes: u32_le(raw, 32)?,
             versions: [u32_le(raw, 36)?, u32_le(raw, 40)?],
             security: match raw.len() {

@@ -17,7 +17,8 @@ const HIBERNATION_HEADER: usize = 4096;
 /// A session is there to be resumed, or was being resumed when something went wrong.
 const HIBERNATED: [&[u8]; 4] = [b"hibr", b"HIBR", b"rstr", b"RSTR"];
 
-const SHUT_DOWN: &str = "start it, turn Fast Startup off (`powercfg /h off`) and shut it down (`shutdown /s /t 0`)";
+const SHUT_DOWN: &str =
+    "start it, turn Fast Startup off (`powercfg /h off`) and shut it down (`shutdown /s /t 0`)";
 
 impl Ntfs {
     /// Why an edit would do harm, and the cure.
@@ -45,7 +46,8 @@ impl Ntfs {
         }
         if self.volume.has(flag::CHECK_UNDERWAY) {
             return Err(self.fault(NtfsError::Unsafe(
-                "`chkdsk` was at work on it and did not end; let it finish in Windows, and shut down".to_owned(),
+                "`chkdsk` was at work on it and did not end; let it finish in Windows, and shut down"
+                    .to_owned(),
             )));
         }
         self.check_mirror()
@@ -69,7 +71,9 @@ impl Ntfs {
         }
         let what = match self.log_state()? {
             State::Empty | State::Clean => return Ok(()),
-            State::InUse => "a hibernated Windows or one with Fast Startup holds changes of it, or the power failed",
+            State::InUse => {
+                "a hibernated Windows or one with Fast Startup holds changes of it, or the power failed"
+            }
             State::NeedsReplay => "its journal ($LogFile) has changes that are not in the tables yet",
             State::Unknown => "its journal ($LogFile) cannot be read",
         };
@@ -119,7 +123,10 @@ impl Ntfs {
             let same = mirrored.is_ok_and(|mirrored| {
                 let attributes = |record: &FileRecord| {
                     let used = usize::try_from(record.header.bytes_in_use).unwrap_or(0);
-                    record.bytes.get(usize::from(record.header.first)..used).map(<[u8]>::to_vec)
+                    record
+                        .bytes
+                        .get(usize::from(record.header.first)..used)
+                        .map(<[u8]>::to_vec)
                 };
                 mirrored.header == record.header && attributes(&mirrored) == attributes(&record)
             });

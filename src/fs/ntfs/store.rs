@@ -87,7 +87,9 @@ impl Ntfs {
                 .enumerate()
                 .filter(|(_, attribute)| MAY_LEAVE.contains(&attribute.kind))
                 .filter_map(|(index, attribute)| match &attribute.value {
-                    Value::Resident { bytes, .. } if bytes.len() > WORTH_LEAVING => Some((bytes.len(), index)),
+                    Value::Resident { bytes, .. } if bytes.len() > WORTH_LEAVING => {
+                        Some((bytes.len(), index))
+                    }
                     _ => None,
                 })
                 .max();
@@ -103,7 +105,11 @@ impl Ntfs {
     fn records_for(&mut self, file: &mut EditedFile, count: usize) -> Result<Vec<Reference>> {
         file.more.sort_by_key(|record| record.number);
         while file.more.len() + 1 < count {
-            let used = if file.number == number::MFT { For::Mft } else { For::More(file.reference()) };
+            let used = if file.number == number::MFT {
+                For::Mft
+            } else {
+                For::More(file.reference())
+            };
             let record = self.allocate_record(used)?;
             file.more.push(record);
             file.more.sort_by_key(|record| record.number);
@@ -111,7 +117,9 @@ impl Ntfs {
         for record in file.more.split_off(count.saturating_sub(1).min(file.more.len())) {
             self.free_record(record.number)?;
         }
-        Ok(std::iter::once(file.reference()).chain(file.more.iter().copied()).collect())
+        Ok(std::iter::once(file.reference())
+            .chain(file.more.iter().copied())
+            .collect())
     }
 
     /// Adds the attribute list, which names the records and the numbers that attributes get there.
@@ -135,7 +143,10 @@ impl Ntfs {
                 };
                 if shape.is_mft
                     && piece.vcn > 0
-                    && record.number.saturating_add(1).saturating_mul(self.boot.record_size as u64)
+                    && record
+                        .number
+                        .saturating_add(1)
+                        .saturating_mul(self.boot.record_size as u64)
                         > self.byte(piece.vcn)
                 {
                     return Err(self.fault(NtfsError::Full(
@@ -190,7 +201,9 @@ impl Ntfs {
             List::Clusters => attribute.header_length() + LIST_RUNS,
             _ => shape.first,
         };
-        let encoded = attribute.encode(0, room, shape.cluster_size).map_err(|e| fail(self, e))?;
+        let encoded = attribute
+            .encode(0, room, shape.cluster_size)
+            .map_err(|e| fail(self, e))?;
         let Some((mut bytes, 0)) = encoded else {
             return Err(self.fault(NtfsError::Full(format!(
                 "free space is in pieces too small for the attribute list of file record {}",
@@ -200,7 +213,11 @@ impl Ntfs {
         let instance = self.next_instance(file.number, pieces.first())?;
         put_u16_le(&mut bytes, 14, instance).map_err(|e| fail(self, e.into()))?;
         if let Some(first) = pieces.first_mut() {
-            let kind_of = |piece: &Piece| file.attributes.get(piece.index).map_or(0, |attribute| attribute.kind);
+            let kind_of = |piece: &Piece| {
+                file.attributes
+                    .get(piece.index)
+                    .map_or(0, |attribute| attribute.kind)
+            };
             let at = first.partition_point(|piece| kind_of(piece) < kind::ATTRIBUTE_LIST);
             first.insert(
                 at,
@@ -226,7 +243,8 @@ impl Ntfs {
         let anew = old.is_some_and(|header| starts_anew(&header));
         let mut next = old.filter(|_| !anew).map_or(0, |header| header.next_instance);
         for piece in pieces.iter_mut() {
-            let Some((attribute, homes)) = file.attributes.get(piece.index).zip(homes.get_mut(piece.index)) else {
+            let Some((attribute, homes)) = file.attributes.get(piece.index).zip(homes.get_mut(piece.index))
+            else {
                 continue;
             };
             let known = attribute
@@ -243,7 +261,9 @@ impl Ntfs {
 
     /// A number that no piece of the first record has.
     fn next_instance(&self, number: u64, pieces: Option<&Vec<Piece>>) -> Result<u16> {
-        let old = self.header_if_formatted(number)?.filter(|header| !starts_anew(header));
+        let old = self
+            .header_if_formatted(number)?
+            .filter(|header| !starts_anew(header));
         let pieces = pieces.into_iter().flatten();
         let used = pieces.filter_map(|piece| u16_le(&piece.bytes, 14).ok()).max();
         let next = used.map_or(0, |used| used.saturating_add(1));
@@ -259,7 +279,11 @@ impl Ntfs {
             sequence: reference.sequence,
             flags: old.header.flags | flag::IN_USE,
             first: old.header.first,
-            base: if base { Reference::default() } else { file.reference() },
+            base: if base {
+                Reference::default()
+            } else {
+                file.reference()
+            },
             links: 0,
             ..old.header
         };
@@ -306,7 +330,10 @@ impl Ntfs {
 
     /// `$MFT` has grown.
     fn take_map(&mut self, file: &EditedFile) {
-        if let Some(Clusters { runs, initialized, .. }) = file.clusters(kind::DATA, &[]) {
+        if let Some(Clusters {
+            runs, initialized, ..
+        }) = file.clusters(kind::DATA, &[])
+        {
             self.mft.clone_from(runs);
             self.records = initialized / self.boot.record_size as u64;
         }
@@ -323,7 +350,11 @@ fn assemble(old: &FileRecord, header: &mut Header, pieces: &[Piece]) -> Parsed<V
     let mut raw = vec![0; old.bytes.len()];
     let mut at = usize::from(header.first);
     put_bytes(&mut raw, 0, bytes_at(&old.bytes, 0, at)?)?;
-    let mut next = if starts_anew(&old.header) { 0 } else { old.header.next_instance };
+    let mut next = if starts_anew(&old.header) {
+        0
+    } else {
+        old.header.next_instance
+    };
     for piece in pieces {
         put_bytes(&mut raw, at, &piece.bytes)?;
         at += piece.bytes.len();

@@ -160,7 +160,9 @@ impl Ntfs {
             }
             Ok(None)
         };
-        let runs = parse().map_err(|e| self.in_record(part.record, e))?.ok_or_else(nowhere)?;
+        let runs = parse()
+            .map_err(|e| self.in_record(part.record, e))?
+            .ok_or_else(nowhere)?;
         let (_, runs) = last.insert((index, runs));
         data_runs::find(runs, vcn).ok_or_else(nowhere)
     }

@@ -29,7 +29,10 @@ impl UpcaseTable {
         b: impl Iterator<Item = u16> + Clone,
     ) -> Ordering {
         let upper = |unit| self.upper(unit);
-        a.clone().map(upper).cmp(b.clone().map(upper)).then_with(|| a.cmp(b))
+        a.clone()
+            .map(upper)
+            .cmp(b.clone().map(upper))
+            .then_with(|| a.cmp(b))
     }
 
     /// Are they the same name to somebody who does not see upper and lower case?

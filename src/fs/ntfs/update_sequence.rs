@@ -52,7 +52,7 @@ fn array(record: &[u8]) -> Parsed<(usize, u16, usize)> {
     let offset = usize::from(u16_le(record, 4)?);
     let count = usize::from(u16_le(record, 6)?);
     let fits = offset % 2 == 0 && offset >= 8 && offset + count * 2 <= STRIDE - 2;
-    if !fits || count != entries(record.len()) || record.len() % STRIDE != 0 {
+    if !fits || count != entries(record.len()) || !record.len().is_multiple_of(STRIDE) {
         return Err(NtfsError::damaged(format!(
             "an update sequence array of {count} entries at byte {offset}, where {} bytes are protected",
             record.len()

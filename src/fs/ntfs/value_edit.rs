@@ -20,8 +20,9 @@ impl Ntfs {
         while !rest.is_empty() {
             let vcn = at / self.boot.cluster_size;
             let run = data_runs::find(runs, vcn).and_then(|run| Some((run.lcn?, run.clusters)));
-            let (lcn, clusters) = run
-                .ok_or_else(|| self.fault(NtfsError::damaged(format!("cluster {vcn} of a table is nowhere"))))?;
+            let (lcn, clusters) = run.ok_or_else(|| {
+                self.fault(NtfsError::damaged(format!("cluster {vcn} of a table is nowhere")))
+            })?;
             let within = at % self.boot.cluster_size;
             let available = self.byte(clusters).saturating_sub(within);
             let count = usize::try_from(available).unwrap_or(usize::MAX).min(rest.len());
@@ -39,12 +40,23 @@ impl Ntfs {
     }
 
     /// Fills `buffer` from byte `offset` of a value; what is not initialized, and what lies behind the end, is zeros.
-    pub(super) fn read_value(&self, file: &EditedFile, key: Key<'_>, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let attribute = file.attribute(key.0, key.1).ok_or_else(|| self.missing(file, key))?;
+    pub(super) fn read_value(
+        &self,
+        file: &EditedFile,
+        key: Key<'_>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let attribute = file
+            .attribute(key.0, key.1)
+            .ok_or_else(|| self.missing(file, key))?;
         buffer.fill(0);
         match &attribute.value {
             Value::Resident { bytes, .. } => {
-                let from = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+                let from = usize::try_from(offset)
+                    .ok()
+                    .and_then(|at| bytes.get(at..))
+                    .unwrap_or_default();
                 for (to, from) in buffer.iter_mut().zip(from) {
                     *to = *from;
                 }
@@ -53,7 +65,11 @@ impl Ntfs {
             Value::Clusters(clusters) => {
                 let valid = clusters.initialized.min(clusters.size).saturating_sub(offset);
                 let valid = usize::try_from(valid).unwrap_or(usize::MAX).min(buffer.len());
-                self.read_runs(&clusters.runs, offset, buffer.get_mut(..valid).unwrap_or_default())
+                self.read_runs(
+                    &clusters.runs,
+                    offset,
+                    buffer.get_mut(..valid).unwrap_or_default(),
+                )
             }
         }
     }
@@ -66,7 +82,9 @@ impl Ntfs {
         offset: u64,
         bytes: &[u8],
     ) -> Result<()> {
-        let position = file.position(key.0, key.1).ok_or_else(|| self.missing(file, key))?;
+        let position = file
+            .position(key.0, key.1)
+            .ok_or_else(|| self.missing(file, key))?;
         let end = offset.saturating_add(bytes.len() as u64);
         let number = file.number;
         let outside = |size: u64| format!("has an attribute of {size} bytes, where {end} are to be written");
@@ -77,7 +95,8 @@ impl Ntfs {
             Value::Resident { bytes: value, .. } => {
                 let size = value.len() as u64;
                 let at = usize::try_from(offset).unwrap_or(usize::MAX);
-                crate::disk::field::put_bytes(value, at, bytes).map_err(|_| self.damaged(number, outside(size)))
+                crate::disk::field::put_bytes(value, at, bytes)
+                    .map_err(|_| self.damaged(number, outside(size)))
             }
             Value::Clusters(clusters) => {
                 if end > clusters.initialized {
@@ -92,7 +111,9 @@ impl Ntfs {
     /// Makes a value longer or shorter; what is new is zeros. One that becomes too long for the record goes to clusters when
     /// the file is written.
     pub(super) fn resize_value(&mut self, file: &mut EditedFile, key: Key<'_>, size: u64) -> Result<()> {
-        let position = file.position(key.0, key.1).ok_or_else(|| self.missing(file, key))?;
+        let position = file
+            .position(key.0, key.1)
+            .ok_or_else(|| self.missing(file, key))?;
         let needed = size.div_ceil(self.boot.cluster_size);
         let attribute = file.attributes.get(position);
         if let Some(Value::Resident { .. }) = attribute.map(|attribute| &attribute.value) {
@@ -100,8 +121,10 @@ impl Ntfs {
                 self.move_to_clusters(file, position)?;
             } else {
                 let length = usize::try_from(size).unwrap_or(0);
-                if let Some(Value::Resident { bytes, .. }) =
-                    file.attributes.get_mut(position).map(|attribute| &mut attribute.value)
+                if let Some(Value::Resident { bytes, .. }) = file
+                    .attributes
+                    .get_mut(position)
+                    .map(|attribute| &mut attribute.value)
                 {
                     bytes.resize(length, 0);
                 }
@@ -185,7 +208,10 @@ impl Ntfs {
         clusters.size = size;
         clusters.initialized = size;
         let mut padded = bytes.to_vec();
-        padded.resize(usize::try_from(self.byte(clusters.end())).unwrap_or(padded.len()), 0);
+        padded.resize(
+            usize::try_from(self.byte(clusters.end())).unwrap_or(padded.len()),
+            0,
+        );
         self.changed = true;
         self.write_runs(&clusters.runs, 0, &padded)?;
         Ok(clusters)
@@ -230,7 +256,12 @@ impl Ntfs {
     }
 
     /// Sets a value that may be long; it goes to clusters if the record has no room for it.
-    pub(super) fn replace_value(&mut self, file: &mut EditedFile, key: Key<'_>, bytes: Vec<u8>) -> Result<()> {
+    pub(super) fn replace_value(
+        &mut self,
+        file: &mut EditedFile,
+        key: Key<'_>,
+        bytes: Vec<u8>,
+    ) -> Result<()> {
         let mut attribute = OwnedAttribute::resident(key.0, key.1, Vec::new());
         if bytes.len() > self.boot.record_size {
             self.must_have_room((bytes.len() as u64).div_ceil(self.boot.cluster_size))?;

@@ -72,9 +72,15 @@ impl NtfsCrate {
         Ok(Some(file))
     }
 
-    fn digest(&self, reader: &mut BufReader<Cursor>, file: &NtfsFile<'_>) -> std::result::Result<Digest, Refusal> {
+    fn digest(
+        &self,
+        reader: &mut BufReader<Cursor>,
+        file: &NtfsFile<'_>,
+    ) -> std::result::Result<Digest, Refusal> {
         if file.info()?.file_attributes().intersects(NOT_READ) {
-            return Err(Refusal::Ours("it is compressed, sparse, encrypted or a reparse point"));
+            return Err(Refusal::Ours(
+                "it is compressed, sparse, encrypted or a reparse point",
+            ));
         }
         let mut hasher = blake3::Hasher::new();
         let Some(item) = file.data(reader, "") else {

@@ -118,7 +118,9 @@ impl Ntfs {
         let end_of_all = file.stream.sizes.size.saturating_sub(table);
         let mut entry = |index: u64| -> Result<u64> {
             let mut raw = [0; 8];
-            let field = raw.get_mut(..usize::try_from(width).unwrap_or(0)).unwrap_or_default();
+            let field = raw
+                .get_mut(..usize::try_from(width).unwrap_or(0))
+                .unwrap_or_default();
             self.read_plain(&mut file.stream, index.saturating_mul(width), field)?;
             let offset = if width == 8 {
                 u64_le(&raw, 0)
@@ -131,13 +133,21 @@ impl Ntfs {
             0 => 0,
             number => entry(number - 1)?,
         };
-        let end = if number + 1 < chunks { entry(number)? } else { end_of_all };
+        let end = if number + 1 < chunks {
+            entry(number)?
+        } else {
+            end_of_all
+        };
         let length = chunk_size.min(file.size.saturating_sub(number.saturating_mul(chunk_size)));
-        let packed_length = end.checked_sub(start).filter(|packed| *packed <= length && end <= end_of_all);
+        let packed_length = end
+            .checked_sub(start)
+            .filter(|packed| *packed <= length && end <= end_of_all);
         let Some(packed_length) = packed_length else {
             return Err(self.damaged(
                 owner,
-                format!("chunk {number} of {STREAM} has bytes {start} to {end}, for {length} bytes of contents"),
+                format!(
+                    "chunk {number} of {STREAM} has bytes {start} to {end}, for {length} bytes of contents"
+                ),
             ));
         };
         let mut packed = vec![0; usize::try_from(packed_length).unwrap_or(0)];

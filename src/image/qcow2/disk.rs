@@ -1,30 +1,26 @@
 //! A qcow2 image as a disk, for reading from many threads.
 
 use super::{
-    check::check,
+    check::{check, repair_leaks},
     cluster::unpack,
     flaw::Flaw,
     header::{Header, LARGEST_HEADER},
+    info::info,
+    l2_cache::L2Cache,
     l2_table::{self, Mapping, mapping_at},
+    map::map,
+    snapshot,
     write::Writer,
 };
 use crate::{
     disk::{Content, Disk, Error, Extent, Result, check_range, push_extent},
-    image::{Image, Neighbours},
+    image::{self, Check, Format, Image, Info, Neighbours, unpacked::Unpacked},
 };
 use std::{
-    collections::BTreeMap,
     fs::File,
     ops::Range,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
-
-/// Second-level tables are kept in memory up to this many bytes, but never less than a few: enough for 32 GiB at
-/// the usual cluster size, and within what the whole program may use.
-const CACHED_TABLE_BYTES: u64 = 4 << 20;
-const FEWEST_CACHED_TABLES: u64 = 4;
-/// More would make the search for the oldest one cost something.
-const MOST_CACHED_TABLES: u64 = 256;
 
 /// No more than this many runs are listed by one call of [`Disk::extents`].
 const MOST_EXTENTS: usize = 1024;
@@ -32,30 +28,18 @@ const MOST_EXTENTS: usize = 1024;
 /// A qcow2 image.
 #[derive(Debug)]
 pub struct Qcow2 {
+    label: String,
     pub(super) container: Arc<dyn Disk>,
+    /// Where data clusters lie: in the container, as a rule.
+    data: Arc<dyn Disk>,
     pub(super) header: Header,
     pub(super) backing: Option<Arc<dyn Disk>>,
     /// `None` if it was opened for reading.
     pub(super) writer: Option<Mutex<Writer>>,
-    /// As many entries as the guest's disk needs.
+    /// As many entries as the guest's disk needs; fewer for an old snapshot of a disk that has grown.
     pub(super) l1: RwLock<Vec<u64>>,
-    tables: Mutex<Tables>,
-    /// The cluster that was unpacked last, and its L2 place: compressed images are read in small steps.
-    unpacked: Mutex<Option<Unpacked>>,
-}
-
-#[derive(Debug)]
-struct Unpacked {
-    host: u64,
-    length: u64,
-    bytes: Arc<Vec<u8>>,
-}
-
-/// Second-level tables by their place in the file, with the time of their last use.
-#[derive(Debug, Default)]
-struct Tables {
-    clock: u64,
-    cached: BTreeMap<u64, (u64, Arc<Vec<u64>>)>,
+    pub(super) tables: L2Cache,
+    unpacked: Unpacked,
 }
 
 /// A run of the guest's bytes that is mapped one way.
@@ -66,89 +50,116 @@ pub(super) struct Run {
 }
 
 impl Qcow2 {
-    /// Opens the image in `container` for reading. Its backing file, if it has one, is opened by `neighbours`.
+    /// Opens the image in `container` for reading. Its backing file and its external data file, if it has them, are
+    /// opened by `neighbours`. One that is marked corrupt is read as far as that goes, as the format allows;
+    /// [`Image::info`] says so.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::disk::Kind) for an encrypted one.
     pub fn open(container: Arc<dyn Disk>, neighbours: &dyn Neighbours) -> Result<Self> {
+        let header = read_header(container.as_ref())?;
+        let (offset, entries) = (header.l1_offset, header.l1_needed());
         let label = container.label().to_owned();
-        let length = container.size().min(LARGEST_HEADER);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        container.read_at(0, &mut bytes)?;
-        let header = Header::parse(&bytes).map_err(|flaw| flaw.of(&label).at(0))?;
-        let l1_bytes = header.l1_needed().saturating_mul(8);
-        if header.l1_offset.saturating_add(l1_bytes) > container.size() {
-            return Err(Flaw::PastTheEnd {
-                what: "first-level table",
-                offset: header.l1_offset,
-                size: container.size(),
+        Self::with_table(container, label, header, (offset, entries), neighbours)
+    }
+
+    /// Opens the disk as it was at the time of an internal snapshot, for reading. `wanted` is the identifier of the
+    /// snapshot, or else its name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`](crate::disk::Kind) if there is no such snapshot, with those that there are.
+    pub fn open_snapshot(
+        container: Arc<dyn Disk>,
+        wanted: &str,
+        neighbours: &dyn Neighbours,
+    ) -> Result<Self> {
+        let mut header = read_header(container.as_ref())?;
+        let label = container.label().to_owned();
+        let (snapshots, _) = snapshot::read(container.as_ref(), &header)?;
+        let snapshot = snapshot::find(snapshots, wanted).map_err(|flaw| flaw.of(&label))?;
+        if let Some(size) = snapshot.disk_size {
+            header.size = size;
+            if u64::from(snapshot.l1_size) < header.l1_needed() {
+                let (entries, needed) = (snapshot.l1_size, header.l1_needed());
+                return Err(Flaw::L1TooSmall { entries, needed }.of(&label));
             }
-            .of(&label)
-            .at(40));
+        }
+        let entries = header.l1_needed().min(u64::from(snapshot.l1_size));
+        let label = format!("{label} snapshot {wanted}");
+        Self::with_table(
+            container,
+            label,
+            header,
+            (snapshot.l1_offset, entries),
+            neighbours,
+        )
+    }
+
+    /// Size of the disk in `container`, in bytes, and what the image says of itself, without opening the files that it
+    /// names and without a key: for one that cannot be opened.
+    ///
+    /// # Errors
+    /// Those of its header.
+    pub fn describe(container: &dyn Disk) -> Result<(u64, Info)> {
+        let header = read_header(container)?;
+        Ok((header.size, info(container, &header)?))
+    }
+
+    fn with_table(
+        container: Arc<dyn Disk>,
+        label: String,
+        header: Header,
+        (l1_offset, l1_entries): (u64, u64),
+        neighbours: &dyn Neighbours,
+    ) -> Result<Self> {
+        let flaw = |flaw: Flaw, at: u64| flaw.of(&label).at(at);
+        if let Some(encryption) = header.encryption {
+            return Err(flaw(Flaw::Encrypted(encryption.name()), 32));
+        }
+        let (what, size) = ("first-level table", container.size());
+        let l1_bytes = l1_entries.saturating_mul(8);
+        if l1_offset.saturating_add(l1_bytes) > size {
+            let offset = l1_offset;
+            return Err(flaw(Flaw::PastTheEnd { what, offset, size }, 40));
         }
         // Within LARGEST_L1, and the file has as many bytes.
         let mut l1 = vec![0; usize::try_from(l1_bytes).unwrap_or(0)];
-        container.read_at(header.l1_offset, &mut l1)?;
+        container.read_at(l1_offset, &mut l1)?;
+        let data = match &header.data_name {
+            _ if !header.has_external_data() => container.clone(),
+            Some(name) => neighbours.open(name, Some(Format::Raw.name()))?,
+            None => return Err(flaw(Flaw::UnnamedData, 72)),
+        };
         let backing = match &header.backing_name {
             Some(name) => Some(neighbours.open(name, header.backing_format.as_deref())?),
             None => None,
         };
         Ok(Self {
+            label,
             container,
+            data,
             l1: RwLock::new(l2_table::words(&l1)),
             header,
             backing,
             writer: None,
-            tables: Mutex::default(),
-            unpacked: Mutex::default(),
+            tables: L2Cache::default(),
+            unpacked: Unpacked::default(),
         })
     }
 
     pub(super) fn flaw(&self, flaw: Flaw, offset: u64) -> Error {
-        flaw.of(self.container.label()).at(offset)
-    }
-
-    /// The second-level table at `host`.
-    pub(super) fn table(&self, host: u64) -> Result<Arc<Vec<u64>>> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.clock += 1;
-        let now = tables.clock;
-        if let Some((used, table)) = tables.cached.get_mut(&host) {
-            *used = now;
-            return Ok(table.clone());
-        }
-        let size = self.header.cluster_size();
-        if !host.is_multiple_of(size) {
-            return Err(self.flaw(Flaw::Unaligned("second-level table", host), host));
-        }
-        self.must_exist("second-level table", host, size)?;
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        self.container.read_at(host, &mut bytes)?;
-        let table = Arc::new(l2_table::words(&bytes));
-        let most = (CACHED_TABLE_BYTES / size).clamp(FEWEST_CACHED_TABLES, MOST_CACHED_TABLES);
-        if tables.cached.len() as u64 >= most {
-            let oldest = tables
-                .cached
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(host, _)| *host);
-            if let Some(oldest) = oldest {
-                tables.cached.remove(&oldest);
-            }
-        }
-        tables.cached.insert(host, (now, table.clone()));
-        Ok(table)
-    }
-
-    /// Changes the cached copy of the table at `host`, after its bytes in the file have been changed.
-    pub(super) fn update_cached_table(&self, host: u64, change: impl FnOnce(&mut Vec<u64>)) {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, table)) = tables.cached.get_mut(&host) {
-            change(Arc::make_mut(table));
-        }
+        flaw.of(&self.label).at(offset)
     }
 
     pub(super) fn must_exist(&self, what: &'static str, offset: u64, length: u64) -> Result<()> {
-        let size = self.container.size();
+        self.must_exist_in(&*self.container, what, offset, length)
+    }
+
+    fn must_exist_in(&self, disk: &dyn Disk, what: &'static str, offset: u64, length: u64) -> Result<()> {
+        let size = disk.size();
         if offset.saturating_add(length) > size {
-            return Err(self.flaw(Flaw::PastTheEnd { what, offset, size }, offset));
+            let flaw = Flaw::PastTheEnd { what, offset, size };
+            return Err(flaw.of(disk.label()).at(offset));
         }
         Ok(())
     }
@@ -188,7 +199,8 @@ impl Qcow2 {
         let mut next = (offset / unit + 1) * unit;
         while next < end {
             let continues = match (mapping, at(next)?) {
-                (Mapping::Data { host }, Mapping::Data { host: then }) => {
+                (Mapping::Data { host }, Mapping::Data { host: then })
+                | (Mapping::Zero { host: Some(host) }, Mapping::Zero { host: Some(then) }) => {
                     host.checked_add(next - offset) == Some(then)
                 }
                 (one, other) => one == other,
@@ -204,34 +216,20 @@ impl Qcow2 {
         })
     }
 
-    /// The cluster that unpacks from `length` bytes at `host`.
-    fn unpacked(&self, host: u64, length: u64) -> Result<Arc<Vec<u8>>> {
-        let mut last = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = last
-            .as_ref()
-            .filter(|last| (last.host, last.length) == (host, length))
-        {
-            return Ok(last.bytes.clone());
-        }
-        drop(last);
-        // The last sector need not be there wholly.
-        let available = self.container.size().saturating_sub(host).min(length);
-        if available == 0 {
-            self.must_exist("compressed cluster", host, 1)?;
-        }
-        // Two clusters at most, by the width of the field.
-        let mut packed = vec![0; usize::try_from(available).unwrap_or(0)];
-        self.container.read_at(host, &mut packed)?;
+    /// Fills `buffer` with what unpacks from `length` bytes at `host`, from `within` on.
+    fn read_compressed(&self, host: u64, length: u64, within: usize, buffer: &mut [u8]) -> Result<()> {
         let size = usize::try_from(self.header.cluster_size()).unwrap_or(0);
-        let bytes = unpack(self.header.compression, &packed, size).map_err(|flaw| self.flaw(flaw, host))?;
-        let bytes = Arc::new(bytes);
-        last = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Unpacked {
-            host,
-            length,
-            bytes: bytes.clone(),
-        });
-        Ok(bytes)
+        self.unpacked.read(host, size, within, buffer, |cluster| {
+            // The last sector need not be there wholly.
+            let available = self.container.size().saturating_sub(host).min(length);
+            if available == 0 {
+                self.must_exist("compressed cluster", host, 1)?;
+            }
+            // Two clusters at most, by the width of the field.
+            let mut packed = vec![0; usize::try_from(available).unwrap_or(0)];
+            self.container.read_at(host, &mut packed)?;
+            unpack(self.header.compression, &packed, cluster).map_err(|flaw| self.flaw(flaw, host))
+        })
     }
 
     fn read_backing(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -257,17 +255,12 @@ impl Qcow2 {
                 Ok(())
             }
             Mapping::Data { host } => {
-                self.must_exist("data cluster", host, buffer.len() as u64)?;
-                self.container.read_at(host, buffer)
+                self.must_exist_in(&*self.data, "data cluster", host, buffer.len() as u64)?;
+                self.data.read_at(host, buffer)
             }
             Mapping::Compressed { host, length } => {
-                let cluster = self.unpacked(host, length)?;
                 let within = usize::try_from(offset % self.header.cluster_size()).unwrap_or(0);
-                let bytes = cluster
-                    .get(within..within.saturating_add(buffer.len()))
-                    .unwrap_or_default();
-                buffer.copy_from_slice(bytes);
-                Ok(())
+                self.read_compressed(host, length, within, buffer)
             }
         }
     }
@@ -276,12 +269,12 @@ impl Qcow2 {
     fn push_run(&self, map: &mut Vec<Extent>, run: Run, offset: u64) -> Result<()> {
         let range = offset..offset + run.length;
         match run.mapping {
-            Mapping::Zero { allocated: true } => push_extent(map, Extent::new(range, Content::Zero)),
-            Mapping::Zero { allocated: false } => push_extent(map, Extent::new(range, Content::Hole)),
+            Mapping::Zero { host: Some(_) } => push_extent(map, Extent::new(range, Content::Zero)),
+            Mapping::Zero { host: None } => push_extent(map, Extent::new(range, Content::Hole)),
             Mapping::Compressed { .. } => push_extent(map, Extent::new(range, Content::Data)),
             Mapping::Data { host } => {
-                self.must_exist("data cluster", host, run.length)?;
-                push_shifted(map, self.container.as_ref(), host..host + run.length, offset)?;
+                self.must_exist_in(&*self.data, "data cluster", host, run.length)?;
+                push_shifted(map, self.data.as_ref(), host..host + run.length, offset)?;
             }
             Mapping::Unallocated => {
                 let there = self
@@ -317,7 +310,7 @@ fn push_shifted(map: &mut Vec<Extent>, disk: &dyn Disk, range: Range<u64>, offse
 
 impl Disk for Qcow2 {
     fn label(&self) -> &str {
-        self.container.label()
+        &self.label
     }
 
     fn size(&self) -> u64 {
@@ -344,6 +337,10 @@ impl Disk for Qcow2 {
 
     fn write_zeros(&self, range: Range<u64>) -> Result<()> {
         self.zero_guest(range)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.discard_guest(range)
     }
 
     fn flush(&self) -> Result<()> {
@@ -376,17 +373,36 @@ impl Disk for Qcow2 {
         let Mapping::Data { host } = run.mapping else {
             return None;
         };
-        let (file, at, length) = self.container.plain(host)?;
+        let (file, at, length) = self.data.plain(host)?;
         Some((file, at, length.min(run.length)))
     }
 }
 
 impl Image for Qcow2 {
-    fn format(&self) -> &'static str {
-        "qcow2"
+    fn format(&self) -> Format {
+        Format::Qcow2
     }
 
-    fn check(&self) -> Result<Vec<String>> {
+    fn info(&self) -> Result<Info> {
+        info(self.container.as_ref(), &self.header)
+    }
+
+    fn map(&self, range: Range<u64>) -> Result<Vec<image::Mapping>> {
+        map(self, range)
+    }
+
+    fn check(&self) -> Result<Check> {
         check(self)
     }
+
+    fn repair_leaks(&self) -> Result<u64> {
+        repair_leaks(self)
+    }
+}
+
+fn read_header(container: &dyn Disk) -> Result<Header> {
+    let length = container.size().min(LARGEST_HEADER);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    container.read_at(0, &mut bytes)?;
+    Header::parse(&bytes).map_err(|flaw| flaw.of(container.label()).at(0))
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub(super) enum Flaw {
     #[error("is no qcow2 image: its magic is not \"QFI\\xfb\"")]
     Magic,
-    #[error("is qcow version {0}; 2 and 3 are handled: `qemu-img convert -O qcow2` makes one")]
+    #[error("is qcow version {0}; qcow2 is 2 and 3 (and version 1 is the format qcow)")]
     Version(u32),
     #[error("has clusters of 2^{0} bytes; 2^9 to 2^21 are possible (2^14 and more with extended L2 entries)")]
     ClusterBits(u32),
@@ -20,10 +20,20 @@ pub(super) enum Flaw {
     RefcountOrder(u32),
     #[error("names compression type {0} where its feature bits do not allow it, or an unknown one")]
     CompressionType(u8),
-    #[error("is marked corrupt: `qemu-img check -r all` on a copy mends it, as far as that is possible")]
+    #[error(
+        "is marked corrupt and must not be written: `qemu-img check -r all` on a copy mends it, as far as that is possible"
+    )]
     MarkedCorrupt,
-    #[error("keeps its data in an external file: `qemu-img convert -O qcow2` makes one file of both")]
-    ExternalData,
+    #[error(
+        "keeps its data in another file, whose name it does not hold: `qemu-img amend -o data_file=NAME` writes it down"
+    )]
+    UnnamedData,
+    #[error(
+        "keeps its data in another file and is not edited where it lies: `qemu-img convert -O qcow2` makes one file of both"
+    )]
+    EditOfExternalData,
+    #[error("has a compressed cluster, and an external data file, which can hold none")]
+    CompressedExternal,
     #[error("needs a feature that is not known here: bit {bit} \"{name}\"")]
     UnknownFeature { bit: u32, name: String },
     #[error("claims a first-level table of {0} entries; 4194304 is the most")]
@@ -60,12 +70,20 @@ pub(super) enum Flaw {
     Snapshots(u32),
     #[error("has a snapshot with {0} bytes of extra data; 1024 is the most")]
     SnapshotExtraData(u64),
+    #[error("has a snapshot table of more than {0} bytes")]
+    SnapshotTable(u64),
+    #[error("has no snapshot \"{wanted}\"; {there}")]
+    NoSnapshot { wanted: String, there: String },
     #[error(
         "was not closed in order, and its reference counts may be wrong: `qemu-img check -r all` mends it"
     )]
     Dirty,
     #[error("{0}")]
     CannotGrow(&'static str),
+    #[error("{0}")]
+    Options(&'static str),
+    #[error("{0} needs compat=1.1")]
+    NeedsVersion3(&'static str),
     #[error(transparent)]
     Truncated(#[from] Truncated),
 }
@@ -74,11 +92,16 @@ impl Flaw {
     /// The error that crosses the disk seam, about the file called `label`.
     pub(super) fn of(self, label: &str) -> Error {
         let kind = match self {
-            Self::Encrypted(_) | Self::ExternalData | Self::UnknownFeature { .. } | Self::Version(_) => {
-                Kind::Unsupported
-            }
+            Self::Encrypted(_)
+            | Self::EditOfExternalData
+            | Self::UnnamedData
+            | Self::Options(_)
+            | Self::NeedsVersion3(_)
+            | Self::UnknownFeature { .. }
+            | Self::Version(_) => Kind::Unsupported,
             Self::CannotGrow(_) => Kind::Full,
-            Self::Dirty => Kind::Unsafe,
+            Self::Dirty | Self::MarkedCorrupt => Kind::Unsafe,
+            Self::NoSnapshot { .. } => Kind::NotFound,
             _ => Kind::Corrupt,
         };
         Error::new(kind, label, self)

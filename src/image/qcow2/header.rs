@@ -1,14 +1,14 @@
 //! The qcow2 header: "Header" and "Header extensions" of qemu's `docs/interop/qcow2.txt`.
 
-use super::{bitmap, flaw::Flaw};
-use crate::disk::field::{bytes_at, put_bytes, put_u32_be, put_u64_be, u8_at, u32_be, u64_be};
+use super::{bitmap, flaw::Flaw, header_extension as extension};
+use crate::disk::field::{bytes_at, put_u8, put_u32_be, put_u64_be, u8_at, u32_be, u64_be};
 
 pub(super) const MAGIC: u32 = 0x5146_49fb; // "QFI\xfb"
 
 /// Bytes of the header of version 2; of version 3 without and with the compression type.
 const LENGTH_2: u32 = 72;
 const LENGTH_3: u32 = 104;
-pub(super) const LENGTH_3_COMPRESSION: u32 = 112;
+const LENGTH_3_COMPRESSION: u32 = 112;
 
 /// The header, its extensions and the backing file name lie in the first cluster, which is 2 MiB at most; nothing
 /// that qemu writes there needs more than this.
@@ -35,19 +35,42 @@ pub(super) mod incompatible {
     pub(in super::super) const EXTENDED_L2: u64 = 1 << 4;
 }
 
-const EXTENSION_END: u32 = 0;
-const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
-const EXTENSION_FEATURE_NAMES: u32 = 0x6803_f857;
-const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+/// Compatible features: who does not know one may go on. This one: reference counts may be kept up lazily.
+pub(super) const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
 
-/// Autoclear features: who does not keep one up must clear its bit before writing. This one: the bitmaps are true.
-const AUTOCLEAR_BITMAPS: u64 = 1;
+/// Autoclear features: who does not keep one up must clear its bit before writing.
+pub(super) mod autoclear {
+    /// The bitmaps are true.
+    pub(in super::super) const BITMAPS: u64 = 1;
+    /// The external data file is a raw image of its own.
+    pub(in super::super) const RAW_DATA: u64 = 1 << 1;
+}
 
 /// How compressed clusters are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// Deflate without an envelope: what qemu calls zlib.
     Deflate,
+    /// Zstandard: needs qemu 5.1.
     Zstd,
+}
+
+/// How the data is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encryption {
+    Aes,
+    Luks,
+    Unknown(u32),
+}
+
+impl Encryption {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Aes => "AES",
+            Self::Luks => "LUKS",
+            Self::Unknown(_) => "an unknown method",
+        }
+    }
 }
 
 /// Where the directory of dirty bitmaps is. In bytes.
@@ -74,10 +97,14 @@ pub(super) struct Header {
     pub(super) snapshots: u32,
     pub(super) snapshots_offset: u64,
     pub(super) incompatible: u64,
+    pub(super) compatible: u64,
     pub(super) autoclear: u64,
     pub(super) compression: Compression,
+    pub(super) encryption: Option<Encryption>,
     pub(super) backing_name: Option<Vec<u8>>,
     pub(super) backing_format: Option<String>,
+    /// Of the external data file.
+    pub(super) data_name: Option<Vec<u8>>,
     pub(super) bitmaps: Option<BitmapDirectory>,
 }
 
@@ -88,6 +115,11 @@ impl Header {
 
     pub(super) fn has_extended_l2(&self) -> bool {
         self.incompatible & incompatible::EXTENDED_L2 != 0
+    }
+
+    /// Data clusters lie in another file.
+    pub(super) fn has_external_data(&self) -> bool {
+        self.incompatible & incompatible::EXTERNAL_DATA != 0
     }
 
     /// Bytes of one entry of a second-level table.
@@ -123,17 +155,18 @@ impl Header {
         if !CLUSTER_BITS.contains(&cluster_bits) {
             return Err(Flaw::ClusterBits(cluster_bits));
         }
-        match u32_be(bytes, 32)? {
-            0 => {}
-            1 => return Err(Flaw::Encrypted("AES")),
-            2 => return Err(Flaw::Encrypted("LUKS")),
-            _ => return Err(Flaw::Encrypted("an unknown method")),
-        }
-        let (incompatible, autoclear, refcount_order, length) = if version == 2 {
-            (0, 0, 4, LENGTH_2)
+        let encryption = match u32_be(bytes, 32)? {
+            0 => None,
+            1 => Some(Encryption::Aes),
+            2 => Some(Encryption::Luks),
+            other => Some(Encryption::Unknown(other)),
+        };
+        let (incompatible, compatible, autoclear, refcount_order, length) = if version == 2 {
+            (0, 0, 0, 4, LENGTH_2)
         } else {
             (
                 u64_be(bytes, 72)?,
+                u64_be(bytes, 80)?,
                 u64_be(bytes, 88)?,
                 u32_be(bytes, 96)?,
                 u32_be(bytes, 100)?,
@@ -146,7 +179,8 @@ impl Header {
         if refcount_order > 6 {
             return Err(Flaw::RefcountOrder(refcount_order));
         }
-        check_features(bytes, length, incompatible)?;
+        let extensions = extensions(bytes, cluster_bits)?;
+        check_features(extensions, length, incompatible)?;
         let compression = if length >= LENGTH_3_COMPRESSION {
             u8_at(bytes, 104)?
         } else {
@@ -170,11 +204,15 @@ impl Header {
             snapshots: u32_be(bytes, 60)?,
             snapshots_offset: u64_be(bytes, 64)?,
             incompatible,
+            compatible,
             autoclear,
             compression,
+            encryption,
             backing_name,
-            backing_format: parse_backing_format(bytes, length)?,
-            bitmaps: parse_bitmaps(bytes, length, autoclear)?,
+            backing_format: extension::text(extensions, length, extension::BACKING_FORMAT)?
+                .map(|name| String::from_utf8_lossy(name).into_owned()),
+            data_name: extension::text(extensions, length, extension::DATA_FILE_NAME)?.map(<[u8]>::to_vec),
+            bitmaps: parse_bitmaps(extensions, length, autoclear)?,
         };
         header.check_tables()?;
         Ok(header)
@@ -206,109 +244,89 @@ impl Header {
         Ok(())
     }
 
-    /// The first bytes of a new image: header, names of the features that it may have, end of the extensions.
+    /// The first bytes of a new image: header and extensions.
     pub(super) fn encode(&self) -> Result<Vec<u8>, Flaw> {
-        const NAMES: [(u8, u8, &str); 4] = [
-            (0, 0, "dirty bit"),
-            (0, 1, "corrupt bit"),
-            (0, 3, "compression type"),
-            (1, 0, "lazy refcounts"),
-        ];
-        let mut bytes = vec![0; LENGTH_3_COMPRESSION as usize];
+        let length = if self.version == 2 {
+            LENGTH_2
+        } else {
+            LENGTH_3_COMPRESSION
+        };
+        let mut bytes = vec![0; length as usize];
         put_u32_be(&mut bytes, 0, MAGIC)?;
-        put_u32_be(&mut bytes, 4, 3)?;
+        put_u32_be(&mut bytes, 4, self.version)?;
         put_u32_be(&mut bytes, 20, self.cluster_bits)?;
         put_u64_be(&mut bytes, 24, self.size)?;
         put_u32_be(&mut bytes, 36, self.l1_size)?;
         put_u64_be(&mut bytes, 40, self.l1_offset)?;
         put_u64_be(&mut bytes, 48, self.refcount_table_offset)?;
         put_u32_be(&mut bytes, 56, self.refcount_table_clusters)?;
-        put_u64_be(&mut bytes, 72, self.incompatible)?;
-        put_u64_be(&mut bytes, 88, self.autoclear)?;
-        put_u32_be(&mut bytes, 96, self.refcount_order)?;
-        put_u32_be(&mut bytes, 100, LENGTH_3_COMPRESSION)?;
-        let mut names = Vec::new();
-        for (kind, bit, name) in NAMES {
-            let mut entry = [0; 48];
-            put_bytes(&mut entry, 0, &[kind, bit])?;
-            put_bytes(&mut entry, 2, name.as_bytes())?;
-            names.extend_from_slice(&entry);
+        if self.version > 2 {
+            put_u64_be(&mut bytes, 72, self.incompatible)?;
+            put_u64_be(&mut bytes, 80, self.compatible)?;
+            put_u64_be(&mut bytes, 88, self.autoclear)?;
+            put_u32_be(&mut bytes, 96, self.refcount_order)?;
+            put_u32_be(&mut bytes, 100, LENGTH_3_COMPRESSION)?;
+            put_u8(&mut bytes, 104, u8::from(self.compression == Compression::Zstd))?;
         }
-        bytes.extend_from_slice(&EXTENSION_FEATURE_NAMES.to_be_bytes());
-        bytes.extend_from_slice(&u32::try_from(names.len()).unwrap_or(0).to_be_bytes());
-        bytes.extend_from_slice(&names);
+        if let Some(format) = &self.backing_format {
+            extension::push(&mut bytes, extension::BACKING_FORMAT, format.as_bytes());
+        }
+        if let Some(name) = &self.data_name {
+            extension::push(&mut bytes, extension::DATA_FILE_NAME, name);
+        }
+        if self.version > 2 {
+            let names = extension::feature_names();
+            // Clusters of 512 bytes have no room for them beside a long name; they only serve messages.
+            let backing = self.backing_name.as_ref().map_or(0, Vec::len);
+            if bytes.len() + names.len() + backing + 16 <= 1 << self.cluster_bits {
+                extension::push(&mut bytes, extension::FEATURE_NAMES, &names);
+            }
+        }
         bytes.extend_from_slice(&[0; 8]);
+        if let Some(name) = &self.backing_name {
+            let offset = bytes.len() as u64;
+            put_u64_be(&mut bytes, 8, offset)?;
+            put_u32_be(&mut bytes, 16, u32::try_from(name.len()).unwrap_or(u32::MAX))?;
+            bytes.extend_from_slice(name);
+        }
+        if bytes.len() > 1 << self.cluster_bits {
+            return Err(Flaw::CannotGrow(
+                "has no room for the names of other files in its first cluster: choose shorter names or larger clusters",
+            ));
+        }
         Ok(bytes)
     }
 }
 
+/// The first of `bytes`, up to where extensions end at the latest: at the name of the backing file, or with the cluster.
+/// Old images have no end mark.
+fn extensions(bytes: &[u8], cluster_bits: u32) -> Result<&[u8], Flaw> {
+    let cluster = 1 << cluster_bits;
+    let end = match u64_be(bytes, 8)? {
+        0 => cluster,
+        name => cluster.min(name),
+    };
+    let end = usize::try_from(end).unwrap_or(usize::MAX);
+    Ok(bytes.get(..end).unwrap_or(bytes))
+}
+
 fn check_features(bytes: &[u8], length: u32, incompatible: u64) -> Result<(), Flaw> {
     use incompatible::{COMPRESSION_TYPE, CORRUPT, DIRTY, EXTENDED_L2, EXTERNAL_DATA};
-    if incompatible & CORRUPT != 0 {
-        return Err(Flaw::MarkedCorrupt);
-    }
-    if incompatible & EXTERNAL_DATA != 0 {
-        return Err(Flaw::ExternalData);
-    }
-    let unknown = incompatible & !(DIRTY | COMPRESSION_TYPE | EXTENDED_L2);
+    let unknown = incompatible & !(DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2);
     if unknown != 0 {
         let bit = unknown.trailing_zeros();
         return Err(Flaw::UnknownFeature {
             bit,
-            name: feature_name(bytes, length, bit).unwrap_or_default(),
+            name: extension::feature_name(bytes, length, bit).unwrap_or_default(),
         });
     }
     Ok(())
 }
 
-/// Calls `each` with type and data of every extension until it gives something.
-fn find_extension<'a, T>(
-    bytes: &'a [u8],
-    length: u32,
-    mut each: impl FnMut(u32, &'a [u8]) -> Option<T>,
-) -> Result<Option<T>, Flaw> {
-    let mut at = length as usize;
-    // Every step goes 8 bytes on, and the slice is short: this ends.
-    while at.saturating_add(8) <= bytes.len() {
-        let kind = u32_be(bytes, at)?;
-        if kind == EXTENSION_END {
-            break;
-        }
-        let size = u32_be(bytes, at + 4)? as usize;
-        let data = bytes_at(bytes, at + 8, size)?;
-        if let Some(found) = each(kind, data) {
-            return Ok(Some(found));
-        }
-        at = size
-            .checked_next_multiple_of(8)
-            .and_then(|size| size.checked_add(at + 8))
-            .unwrap_or(usize::MAX);
-    }
-    Ok(None)
-}
-
-fn feature_name(bytes: &[u8], length: u32, bit: u32) -> Option<String> {
-    find_extension(bytes, length, |kind, data| {
-        let mut names = data.chunks_exact(48).filter(|_| kind == EXTENSION_FEATURE_NAMES);
-        let bit = u8::try_from(bit).ok()?;
-        let name = names.find(|name| name.starts_with(&[0, bit]))?;
-        let text = name.get(2..)?.split(|byte| *byte == 0).next()?;
-        Some(String::from_utf8_lossy(text).into_owned())
-    })
-    .ok()
-    .flatten()
-}
-
-fn parse_backing_format(bytes: &[u8], length: u32) -> Result<Option<String>, Flaw> {
-    find_extension(bytes, length, |kind, data| {
-        (kind == EXTENSION_BACKING_FORMAT).then(|| String::from_utf8_lossy(data).into_owned())
-    })
-}
-
 /// Bitmaps that are out of date are as good as absent.
-fn parse_bitmaps(bytes: &[u8], length: u32, autoclear: u64) -> Result<Option<BitmapDirectory>, Flaw> {
-    find_extension(bytes, length, |kind, data| {
-        (kind == EXTENSION_BITMAPS && autoclear & AUTOCLEAR_BITMAPS != 0)
+fn parse_bitmaps(bytes: &[u8], length: u32, autoclear_bits: u64) -> Result<Option<BitmapDirectory>, Flaw> {
+    extension::find(bytes, length, |kind, data| {
+        (kind == extension::BITMAPS && autoclear_bits & autoclear::BITMAPS != 0)
             .then(|| bitmap::parse_extension(data))
     })?
     .transpose()
@@ -330,7 +348,7 @@ fn parse_backing_name(bytes: &[u8], cluster_bits: u32) -> Result<Option<Vec<u8>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::qcow2::create::{Layout, Options};
+    use crate::image::qcow2::{layout::Layout, options::Options};
 
     fn sample() -> Vec<u8> {
         Layout::new(10 << 30, Options::default())
@@ -342,11 +360,41 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_parsed() {
-        for (size, cluster_bits) in [(0, 16), (1, 12), (10 << 30, 16), (8 << 40, 16), (1 << 50, 21)] {
-            let header = Layout::new(size, Options { cluster_bits }).unwrap().header;
+        let shape = |cluster_bits| Options {
+            cluster_bits,
+            ..Options::default()
+        };
+        let shapes = [
+            (0, shape(16)),
+            (1, shape(9)),
+            (10 << 30, shape(16)),
+            (8 << 40, shape(16)),
+            (1 << 50, shape(21)),
+            (
+                1 << 30,
+                Options {
+                    version: 2,
+                    ..shape(16)
+                },
+            ),
+            (
+                1 << 30,
+                Options {
+                    extended_l2: true,
+                    lazy_refcounts: true,
+                    refcount_order: 6,
+                    compression: Compression::Zstd,
+                    data_file: Some("data".to_owned()),
+                    data_file_raw: true,
+                    ..shape(14)
+                },
+            ),
+        ];
+        for (size, options) in shapes {
+            let header = Layout::new(size, options).unwrap().header;
             assert_eq!(Header::parse(&header.encode().unwrap()), Ok(header));
         }
-        assert!(Layout::new(1 << 60, Options { cluster_bits: 12 }).is_err());
+        assert!(Layout::new(1 << 60, shape(12)).is_err());
         assert!(Layout::new(u64::MAX, Options::default()).is_err());
     }
 

@@ -10,6 +10,10 @@ const COMPRESSED: u64 = 1 << 62;
 /// Reads as zeros (version 3, not extended).
 pub(super) const ZERO: u64 = 1;
 
+/// All parts of an extended entry are data; are zeros.
+pub(super) const ALL_DATA: u64 = 0xffff_ffff;
+pub(super) const ALL_ZEROS: u64 = ALL_DATA << 32;
+
 /// Parts of a cluster that extended entries map one by one.
 pub(super) const SUBCLUSTERS: u64 = 32;
 
@@ -18,8 +22,8 @@ pub(super) const SUBCLUSTERS: u64 = 32;
 pub(super) enum Mapping {
     /// In the backing file, or zeros without one.
     Unallocated,
-    /// Zeros; space may be kept for them.
-    Zero { allocated: bool },
+    /// Zeros; space may be kept for them, at `host` in the file.
+    Zero { host: Option<u64> },
     /// At `host` in the file.
     Data { host: u64 },
     /// In up to `length` bytes at `host`, of which one cluster unpacks.
@@ -45,6 +49,9 @@ pub(super) fn mapping_at(table: &[u64], header: &Header, offset: u64) -> Result<
 
 fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64) -> Result<Mapping, Flaw> {
     if entry & COMPRESSED != 0 {
+        if header.has_external_data() {
+            return Err(Flaw::CompressedExternal);
+        }
         let (host, length) = compressed(entry, header.cluster_bits);
         return Ok(Mapping::Compressed { host, length });
     }
@@ -52,8 +59,10 @@ fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64)
     if !host.is_multiple_of(header.cluster_size()) {
         return Err(Flaw::Unaligned("data cluster", host));
     }
+    // Only in a data file of its own can a guest's cluster lie at the very beginning.
+    let there = host != 0 || header.has_external_data() && entry & COPIED != 0;
     let (data, zero) = match bitmap {
-        None => (host != 0 && entry & ZERO == 0, entry & ZERO != 0),
+        None => (there && entry & ZERO == 0, entry & ZERO != 0),
         Some((bitmap, subcluster)) => (
             bitmap >> subcluster & 1 != 0,
             bitmap >> (subcluster + SUBCLUSTERS) & 1 != 0,
@@ -63,9 +72,11 @@ fn mapping(entry: u64, bitmap: Option<(u64, u64)>, header: &Header, within: u64)
         // Version 2 has no such entries (nor have extended ones the flag in its old place).
         (_, true) if header.version < 3 => Err(Flaw::L2Entry(entry)),
         (true, true) => Err(Flaw::L2Entry(entry)),
-        (true, false) if host == 0 => Err(Flaw::L2Entry(entry)),
+        (true, false) if !there => Err(Flaw::L2Entry(entry)),
         (true, false) => Ok(Mapping::Data { host: host + within }),
-        (false, true) => Ok(Mapping::Zero { allocated: host != 0 }),
+        (false, true) => Ok(Mapping::Zero {
+            host: there.then_some(host + within),
+        }),
         (false, false) => Ok(Mapping::Unallocated),
     }
 }
@@ -76,6 +87,13 @@ pub(super) fn compressed(entry: u64, cluster_bits: u32) -> (u64, u64) {
     let host = entry & ((1 << offset_bits) - 1);
     let sectors = (entry & (COMPRESSED - 1)) >> offset_bits;
     (host, (sectors + 1) * 512 - host % 512)
+}
+
+/// The entry of a compressed cluster of `length` bytes at `host`.
+pub(super) fn compressed_entry(host: u64, length: u64, cluster_bits: u32) -> u64 {
+    let offset_bits = 62_u32.saturating_sub(cluster_bits.saturating_sub(8));
+    let sectors = (host + length - 1) / 512 - host / 512;
+    COMPRESSED | sectors << offset_bits | host
 }
 
 /// The cluster that `entry` refers to and uses up, whether data or kept for zeros; `None` for a compressed one.
@@ -106,7 +124,7 @@ pub(super) fn bytes(words: &[u64]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::qcow2::create::{Layout, Options};
+    use crate::image::qcow2::{layout::Layout, options::Options};
 
     fn header(incompatible: u64) -> Header {
         let mut header = Layout::new(1 << 30, Options::default()).unwrap().header;
@@ -128,8 +146,8 @@ mod tests {
         let at = |cluster: u64| mapping_at(&table, &header, cluster * 65536 + 5);
         assert_eq!(at(0), Ok(Mapping::Unallocated));
         assert_eq!(at(1), Ok(Mapping::Data { host: 0x5_0005 }));
-        assert_eq!(at(2), Ok(Mapping::Zero { allocated: false }));
-        assert_eq!(at(3), Ok(Mapping::Zero { allocated: true }));
+        assert_eq!(at(2), Ok(Mapping::Zero { host: None }));
+        assert_eq!(at(3), Ok(Mapping::Zero { host: Some(0x6_0005) }));
         // One sector more than the first, which begins 0x34 bytes before the data.
         let length = 1024 - 0x34;
         assert_eq!(
@@ -150,7 +168,7 @@ mod tests {
         let table = [COPIED | 0x5_0000, 0b1001 | 0b1010 << 32];
         let at = |part: u64| mapping_at(&table, &header, part * 2048 + 7);
         assert_eq!(at(0), Ok(Mapping::Data { host: 0x5_0007 }));
-        assert_eq!(at(1), Ok(Mapping::Zero { allocated: true }));
+        assert_eq!(at(1), Ok(Mapping::Zero { host: Some(0x5_0807) }));
         assert_eq!(at(2), Ok(Mapping::Unallocated));
         assert!(matches!(at(3), Err(Flaw::L2Entry(_))));
     }

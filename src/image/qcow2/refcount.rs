@@ -21,7 +21,7 @@ pub(super) fn count_at(block: &[u8], index: usize, order: u32) -> u64 {
 }
 
 /// Sets the count at `index`; `false` if it does not fit.
-fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
+pub(super) fn put_count(block: &mut [u8], index: usize, order: u32, count: u64) -> bool {
     let bits = 1_u32 << order;
     if bits < 64 && count >> bits != 0 {
         return false;
@@ -57,7 +57,12 @@ pub(super) struct Refcounts {
     table: Vec<u64>,
     /// The first cluster after the end of the file.
     free: u64,
+    /// Clusters there that were passed over, since they are counted.
+    passed_over: u64,
 }
+
+/// So many clusters behind its end a file may have counted: 64 GiB of them, cut off, at the usual size. Each costs a look.
+const MOST_PASSED_OVER: u64 = 1 << 20;
 
 impl Refcounts {
     pub(super) fn open(container: &Arc<dyn Disk>, header: &Header) -> Result<Self> {
@@ -69,6 +74,7 @@ impl Refcounts {
             table_offset: header.refcount_table_offset,
             table: read_table(container.as_ref(), header)?,
             free: container.size().div_ceil(cluster),
+            passed_over: 0,
         })
     }
 
@@ -112,7 +118,8 @@ impl Refcounts {
         Ok(Some(answer))
     }
 
-    fn set(&self, cluster: u64, count: u64) -> Result<()> {
+    /// Counts `cluster` exactly so often.
+    pub(super) fn set(&self, cluster: u64, count: u64) -> Result<()> {
         let fits = self.with_count(cluster, |word, index| {
             let fits = put_count(word, index, self.order, count);
             (fits, fits)
@@ -127,23 +134,61 @@ impl Refcounts {
         }
     }
 
-    /// One reference less to the cluster at `host`.
-    pub(super) fn release(&self, host: u64) -> Result<()> {
-        let cluster = host / self.cluster;
-        let done = self.with_count(cluster, |word, index| match count_at(word, index, self.order) {
-            0 => (false, false),
-            count => (put_count(word, index, self.order, count - 1), true),
-        })?;
-        if done == Some(true) {
-            Ok(())
-        } else {
-            Err(self.flaw(Flaw::RefcountOfUsed(host), host))
+    /// How often `cluster` is counted.
+    fn count(&self, cluster: u64) -> Result<u64> {
+        let count = self.with_count(cluster, |word, index| (count_at(word, index, self.order), false))?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// Is anything counted after the end of the file, as if something led there?
+    pub(super) fn counts_past_the_end(&self) -> Result<bool> {
+        let index = usize::try_from(self.free / self.per_block()).unwrap_or(usize::MAX);
+        let later = self.table.get(index.saturating_add(1)..).unwrap_or_default();
+        if later.iter().any(|entry| entry & !511 != 0) {
+            return Ok(true);
         }
+        let Some(host) = self.block_of(self.free) else {
+            return Ok(false);
+        };
+        let mut block = vec![0; usize::try_from(self.cluster).unwrap_or(0)];
+        self.container.read_at(host, &mut block)?;
+        let counts = self.free % self.per_block()..self.per_block();
+        Ok(counts
+            .filter_map(|index| usize::try_from(index).ok())
+            .any(|index| count_at(&block, index, self.order) != 0))
+    }
+
+    /// Passes over clusters after the end of the file that are counted: something may refer to them.
+    fn pass_over_counted(&mut self) -> Result<()> {
+        while self.count(self.free)? != 0 {
+            self.free += 1;
+            self.passed_over += 1;
+            if self.passed_over > MOST_PASSED_OVER {
+                let flaw = Flaw::CannotGrow(
+                    "was cut short: it counts clusters far behind its end. `qemu-img check -r all` on a copy mends what it can",
+                );
+                return Err(self.flaw(flaw, self.free.saturating_mul(self.cluster)));
+            }
+        }
+        Ok(())
+    }
+
+    /// One reference less to the cluster at `host`. Gives how many are left.
+    pub(super) fn release(&self, host: u64) -> Result<u64> {
+        let cluster = host / self.cluster;
+        let left = self.with_count(cluster, |word, index| {
+            let count = count_at(word, index, self.order).checked_sub(1);
+            let changed = count.is_some_and(|count| put_count(word, index, self.order, count));
+            (count, changed)
+        })?;
+        left.flatten()
+            .ok_or_else(|| self.flaw(Flaw::RefcountOfUsed(host), host))
     }
 
     /// A new cluster at the end of the file, of which nothing is written yet, counted once. Its place in bytes.
     pub(super) fn allocate(&mut self) -> Result<u64> {
         loop {
+            self.pass_over_counted()?;
             let cluster = self.free;
             let index = usize::try_from(cluster / self.per_block()).unwrap_or(usize::MAX);
             if index >= self.table.len() {
@@ -182,7 +227,8 @@ impl Refcounts {
         Ok(())
     }
 
-    /// A larger table at the end of the file, with the blocks that count it and them, and with an entry `index`.
+    /// A larger table at the end of the file, with the blocks that count it and them, and with an entry `index`. The old
+    /// table reaches no cluster there, so none of them is counted.
     fn grow_table(&mut self, index: usize) -> Result<()> {
         let entries_per_cluster = self.cluster / 8;
         let first = self.free;

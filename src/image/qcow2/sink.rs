@@ -1,27 +1,34 @@
 //! Writing a whole disk into a new qcow2 image, from many threads.
 //!
-//! Clusters get their place in the order of the guest's disk, so threads wait for each other to allocate, but write
-//! at the same moment. One second-level table is in memory at a time. A checkpoint leaves a valid image; a run that
-//! resumes one allocates afresh in the same order, so that it ends in the same bytes as a run that was not killed.
+//! Clusters get their place in the order of the guest's disk, so threads wait for each other to allocate, but pack
+//! before that and write at the same moment. One second-level table is in memory at a time. A checkpoint leaves a valid
+//! image; a run that resumes one goes over what is kept in the same order, so that it ends in the same bytes as a run
+//! that was not killed.
 
 use super::{
-    create::{Layout, Options},
-    header::LARGEST_HEADER,
-    l2_table::{self, COPIED, OFFSET},
+    allocator::{Allocator, grow_to},
+    cluster::packed_length,
+    earlier::{Earlier, cannot_resume},
+    l2_table::{self, ALL_DATA, COPIED, OFFSET},
+    layout::Layout,
+    options::{Options, Preallocation},
+    pack::{PackedClusters, pack},
 };
-use crate::disk::{Disk, Error, Kind, Result, Sink};
+use crate::{
+    disk::{Disk, Error, Kind, Result, Sink},
+    image::{Files, Shape},
+};
 use std::{
     ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-/// The container grows in such steps (sparse), since every growth is a system call.
-const GROWTH: u64 = 64 << 20;
-
 /// A new qcow2 image that takes a whole disk.
 #[derive(Debug)]
 pub struct Qcow2Sink {
     container: Arc<dyn Disk>,
+    /// Where data clusters go, if not into the container.
+    data: Option<Arc<dyn Disk>>,
     layout: Layout,
     state: Mutex<State>,
     turn: Condvar,
@@ -31,14 +38,14 @@ pub struct Qcow2Sink {
 struct State {
     /// The guest's byte whose turn it is.
     next: u64,
-    /// The host cluster that is free.
-    free: u64,
+    allocator: Allocator,
     l1: Vec<u64>,
     l1_changed: bool,
     table: Option<Table>,
-    /// Refcount blocks that are full and written.
-    blocks_done: u64,
+    /// Of a run that is resumed, as long as all that was given is what it keeps: the file is as it left it.
     earlier: Option<Earlier>,
+    /// What an earlier run counted past this one is still in the refcount table.
+    counts_too_much: bool,
     closed: Option<Closed>,
 }
 
@@ -57,79 +64,130 @@ struct Table {
     changed: bool,
 }
 
-/// What an earlier run left: to be kept in the file until this run has come by.
-#[derive(Debug)]
-struct Earlier {
-    l1: Vec<u64>,
-    /// Clusters that it had allocated.
-    end: u64,
-    /// Its second-level table of one region.
-    table: Option<(u64, Vec<u64>)>,
+/// Begins a new image, or goes on with one.
+pub(in super::super) fn sink(shape: &Shape, files: &mut dyn Files) -> Result<Box<dyn Sink>> {
+    let options = Options::from_words(&shape.options)?;
+    let data = match &options.data_file {
+        Some(name) => Some(files.beside(name, shape.size)?),
+        None => None,
+    };
+    let container = files.main();
+    Ok(Box::new(if files.fresh() {
+        Qcow2Sink::create_with_data(container, data, shape.size, options)?
+    } else {
+        Qcow2Sink::resume_with_data(container, data, shape.size, options)?
+    }))
+}
+
+/// Runs of bytes that follow each other in a buffer and in a file: place in the file, place in the buffer.
+#[derive(Debug, Default)]
+struct Runs(Vec<(u64, Range<usize>)>);
+
+impl Runs {
+    fn push(&mut self, host: u64, piece: Range<usize>) {
+        match self.0.last_mut() {
+            Some((first, run)) if run.end == piece.start && *first + run.len() as u64 == host => {
+                run.end = piece.end;
+            }
+            _ => self.0.push((host, piece)),
+        }
+    }
 }
 
 impl Qcow2Sink {
     /// Makes a new image of a disk of `size` bytes in `container`, which may be empty and must be able to grow.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for options that do not go together.
     pub fn create(container: Arc<dyn Disk>, size: u64, options: Options) -> Result<Self> {
-        let layout = Layout::new(size, options).map_err(|flaw| flaw.of(container.label()))?;
-        let sink = Self::new(container, layout, None);
-        let cluster = sink.cluster();
-        sink.grow_to(sink.layout.first_free * cluster)?;
+        Self::create_with_data(container, None, size, options)
+    }
+
+    /// The same; the data goes to `data`, which has `size` bytes, is all zeros, and lies beside the image under the name
+    /// that the options give.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for options that do not go together.
+    pub fn create_with_data(
+        container: Arc<dyn Disk>,
+        data: Option<Arc<dyn Disk>>,
+        size: u64,
+        options: Options,
+    ) -> Result<Self> {
+        let sink = Self::new(container, data, size, options, |_, _| Ok(None))?;
+        let (container, layout) = (sink.container.as_ref(), &sink.layout);
+        let fixed = layout.first_free * sink.cluster();
+        grow_to(container, fixed)?;
         let mut state = sink.lock();
         // The container may be an old device with anything on it.
-        sink.container.write_zeros(0..sink.layout.first_free * cluster)?;
+        container.write_zeros(0..fixed)?;
+        state.allocator.write_fixed_blocks(container, layout)?;
+        state.allocator.write_table(container, layout)?;
         sink.write_metadata(&mut state)?;
-        let header = sink
-            .layout
+        let header = layout
             .header
             .encode()
-            .map_err(|flaw| flaw.of(sink.container.label()))?;
-        sink.container.write_at(0, &header)?;
+            .map_err(|flaw| flaw.of(container.label()))?;
+        container.write_at(0, &header)?;
         drop(state);
         Ok(sink)
     }
 
     /// Opens an image that [`Qcow2Sink::create`] began with the same size and options, to go on after a kill. What is
     /// given to [`Sink::keep`] stays as it is.
+    ///
+    /// # Errors
+    /// [`Kind::Unsafe`] if the file is another than such a run leaves.
     pub fn resume(container: Arc<dyn Disk>, size: u64, options: Options) -> Result<Self> {
-        let label = container.label().to_owned();
-        let layout = Layout::new(size, options).map_err(|flaw| flaw.of(&label))?;
-        let expected = layout.header.encode().map_err(|flaw| flaw.of(&label))?;
-        let mut header = vec![0; usize::try_from(container.size().min(LARGEST_HEADER)).unwrap_or(0)];
-        container.read_at(0, &mut header)?;
-        let cluster = layout.header.cluster_size();
-        if !header.starts_with(&expected) || container.size() < layout.first_free * cluster {
-            return Err(cannot_resume(
-                &label,
-                "its header is another than this conversion writes",
-            ));
-        }
-        let mut l1 = vec![0; layout.header.l1_size as usize * 8];
-        container.read_at(layout.header.l1_offset, &mut l1)?;
-        let earlier = Earlier {
-            l1: l2_table::words(&l1),
-            end: allocated_earlier(container.as_ref(), &layout)?,
-            table: None,
-        };
-        Ok(Self::new(container, layout, Some(earlier)))
+        Self::resume_with_data(container, None, size, options)
     }
 
-    fn new(container: Arc<dyn Disk>, layout: Layout, earlier: Option<Earlier>) -> Self {
+    /// The same for [`Qcow2Sink::create_with_data`].
+    ///
+    /// # Errors
+    /// [`Kind::Unsafe`] if the file is another than such a run leaves.
+    pub fn resume_with_data(
+        container: Arc<dyn Disk>,
+        data: Option<Arc<dyn Disk>>,
+        size: u64,
+        options: Options,
+    ) -> Result<Self> {
+        Self::new(container, data, size, options, |container, layout| {
+            Earlier::read(container, layout).map(Some)
+        })
+    }
+
+    fn new(
+        container: Arc<dyn Disk>,
+        data: Option<Arc<dyn Disk>>,
+        size: u64,
+        options: Options,
+        earlier: impl FnOnce(&dyn Disk, &Layout) -> Result<Option<Earlier>>,
+    ) -> Result<Self> {
+        let layout = Layout::new(size, options).map_err(|flaw| flaw.of(container.label()))?;
+        if data.as_ref().map(|data| data.size()) != layout.options.data_file.as_ref().map(|_| size) {
+            let text = "is not what the options say: an external data file of the disk's size, or none";
+            return Err(Error::new(Kind::Unsupported, container.label(), text));
+        }
+        let earlier = earlier(container.as_ref(), &layout)?;
+        let resumed = earlier.is_some();
         let state = State {
             next: 0,
-            free: layout.first_free,
+            allocator: Allocator::new(&layout, resumed),
             l1: vec![0; layout.header.l1_size as usize],
             l1_changed: true,
             table: None,
-            blocks_done: 0,
             earlier,
+            counts_too_much: resumed,
             closed: None,
         };
-        Self {
+        Ok(Self {
             container,
+            data,
             layout,
             state: Mutex::new(state),
             turn: Condvar::new(),
-        }
+        })
     }
 
     fn cluster(&self) -> u64 {
@@ -196,40 +254,24 @@ impl Qcow2Sink {
         result
     }
 
-    fn allocate(&self, state: &mut State) -> Result<u64> {
-        let mut cluster = state.free;
-        if cluster.is_multiple_of(self.layout.clusters_per_block()) {
-            // The refcount block of what follows. (Block 0 has another place: the first clusters are never free.)
-            cluster += 1;
+    /// Nothing more is kept: from now on this run's tables replace those of the earlier one.
+    fn go_on(&self, state: &mut State) {
+        if state.earlier.take().is_some() {
+            state.allocator.stop_replaying();
         }
-        let end = (cluster + 1) * self.cluster();
-        if end > self.container.size() {
-            self.grow_to(end.next_multiple_of(GROWTH))?;
-        }
-        state.free = cluster + 1;
-        Ok(cluster * self.cluster())
     }
 
-    /// Where `region` lies: the part of the guest's disk that one second-level table maps.
-    fn region_of(&self, offset: u64) -> u64 {
-        offset / self.layout.header.l2_coverage()
-    }
-
-    fn index_in_table(&self, offset: u64) -> usize {
-        usize::try_from(offset / self.cluster() % self.layout.header.l2_entries()).unwrap_or(usize::MAX)
-    }
-
-    /// Gives the guest's cluster at `offset` a host cluster.
-    fn map(&self, state: &mut State, offset: u64) -> Result<u64> {
-        let region = self.region_of(offset);
+    /// Has the second-level table of `offset` at hand, allocated before what it maps.
+    fn table_for<'a>(&self, state: &'a mut State, offset: u64) -> Result<&'a mut Table> {
+        let region = offset / self.layout.header.l2_coverage();
         if state.table.as_ref().is_none_or(|table| table.region != region) {
-            self.write_table(state, true)?;
-            self.load_earlier_table(state, region)?;
-            let host = self.allocate(state)?;
+            self.write_table(state)?;
+            let host = state.allocator.allocate(self.container.as_ref(), &self.layout)?;
+            let words = usize::try_from(self.cluster() / 8).unwrap_or(0);
             state.table = Some(Table {
                 region,
                 host,
-                words: vec![0; usize::try_from(self.layout.header.l2_entries()).unwrap_or(0)],
+                words: vec![0; words],
                 changed: true,
             });
             let slot = usize::try_from(region)
@@ -239,192 +281,193 @@ impl Qcow2Sink {
                 host | COPIED;
             state.l1_changed = true;
         }
-        let host = self.allocate(state)?;
-        let index = self.index_in_table(offset);
-        if let Some(table) = &mut state.table {
-            table.changed = true;
-            if let Some(word) = table.words.get_mut(index) {
-                *word = host | COPIED;
-            }
-        }
-        Ok(host)
+        state
+            .table
+            .as_mut()
+            .ok_or_else(|| self.error(Kind::OutOfRange, "has no table"))
     }
 
-    /// Has the earlier run's table of `region` at hand.
-    fn load_earlier_table(&self, state: &mut State, region: u64) -> Result<()> {
-        let Some(earlier) = &mut state.earlier else {
-            return Ok(());
-        };
-        if earlier.table.as_ref().is_some_and(|(there, _)| *there == region) {
-            return Ok(());
+    /// Sets the entry of the guest's cluster at `offset`.
+    fn set_entry(&self, state: &mut State, offset: u64, entry: u64) -> Result<()> {
+        let index = self.layout.index_in_table(offset);
+        let table = self.table_for(state, offset)?;
+        table.changed = true;
+        if let Some(word) = table.words.get_mut(index) {
+            *word = entry;
         }
-        let mut bytes = vec![0; usize::try_from(self.cluster()).unwrap_or(0)];
-        let entry = usize::try_from(region)
-            .ok()
-            .and_then(|region| earlier.l1.get(region));
-        let host = entry.copied().unwrap_or(0) & OFFSET;
-        if host != 0 {
-            if !host.is_multiple_of(self.cluster()) || host >= self.container.size() {
-                return Err(cannot_resume(self.container.label(), "its tables are damaged"));
-            }
-            self.container.read_at(host, &mut bytes)?;
+        if self.layout.options.extended_l2
+            && !l2_table::is_compressed(entry)
+            && let Some(bitmap) = table.words.get_mut(index + 1)
+        {
+            *bitmap = ALL_DATA;
         }
-        earlier.table = Some((region, l2_table::words(&bytes)));
         Ok(())
     }
 
-    /// The host cluster that the earlier run gave to the guest's cluster at `offset`; 0 if none.
-    fn earlier_host(&self, state: &mut State, offset: u64) -> Result<u64> {
-        self.load_earlier_table(state, self.region_of(offset))?;
-        let table = state.earlier.as_ref().and_then(|earlier| earlier.table.as_ref());
-        let word = table.and_then(|(_, words)| words.get(self.index_in_table(offset)));
-        Ok(word.copied().unwrap_or(0) & OFFSET)
+    /// Gives the guest's cluster at `offset` a cluster of its own.
+    fn map(&self, state: &mut State, offset: u64) -> Result<u64> {
+        // Its table comes first.
+        self.table_for(state, offset)?;
+        let host = match self.data {
+            Some(_) => offset,
+            None => state.allocator.allocate(self.container.as_ref(), &self.layout)?,
+        };
+        self.set_entry(state, offset, host | COPIED)?;
+        Ok(host)
     }
 
-    /// Writes the current second-level table. Unless it is `complete`, what an earlier run had mapped behind the
-    /// place where this run is stays mapped: a second kill must not lose it.
-    fn write_table(&self, state: &mut State, complete: bool) -> Result<()> {
-        let Some(table) = &mut state.table else {
-            return Ok(());
+    /// Gives the guest's cluster at `offset`, which is packed to `length` bytes, a place.
+    fn map_packed(&self, state: &mut State, offset: u64, length: u64) -> Result<u64> {
+        self.table_for(state, offset)?;
+        let container = self.container.as_ref();
+        let measure = |host, most| self.measure(host, most);
+        let host = state.allocator.pack(container, &self.layout, length, measure)?;
+        let entry = l2_table::compressed_entry(host, length, self.layout.header.cluster_bits);
+        self.set_entry(state, offset, entry)?;
+        Ok(host)
+    }
+
+    /// The exact length of a packed cluster at `host`, which has at most `most` bytes.
+    fn measure(&self, host: u64, most: u64) -> Result<u64> {
+        let there = self.container.size().saturating_sub(host).min(most);
+        let mut packed = vec![0; usize::try_from(there).unwrap_or(0)];
+        self.container.read_at(host, &mut packed)?;
+        let size = usize::try_from(self.cluster()).unwrap_or(0);
+        let compression = self.layout.header.compression;
+        match packed_length(compression, &packed, size) {
+            Ok(length) => Ok(length as u64),
+            Err(flaw) => Err(cannot_resume(self.container.label(), &flaw.to_string())),
+        }
+    }
+
+    /// Gives the guest's cluster at `offset` what the earlier run gave it.
+    fn map_again(&self, state: &mut State, offset: u64, entry: u64) -> Result<()> {
+        let matches = if l2_table::is_compressed(entry) {
+            self.table_for(state, offset)?;
+            let (host, length) = l2_table::compressed(entry, self.layout.header.cluster_bits);
+            let container = self.container.as_ref();
+            let matches = state.allocator.repack(container, &self.layout, host, length)?;
+            self.set_entry(state, offset, entry)?;
+            matches
+        } else {
+            self.map(state, offset)? | COPIED == entry
         };
-        if !table.changed {
+        if matches {
             return Ok(());
         }
-        let mut bytes = l2_table::bytes(&table.words);
-        let earlier = state.earlier.as_ref().and_then(|earlier| earlier.table.as_ref());
-        if let Some((_, words)) = earlier.filter(|(region, _)| *region == table.region && !complete) {
-            let region_end = (table.region + 1).saturating_mul(self.layout.header.l2_coverage());
-            let done = if state.next >= region_end {
-                words.len()
-            } else {
-                self.index_in_table(state.next)
-            };
-            let merged = words.iter().enumerate().zip(&table.words);
-            let merged: Vec<u64> = merged
-                .map(|((index, old), new)| if index < done { *new } else { *old })
-                .collect();
-            bytes = l2_table::bytes(&merged);
+        Err(cannot_resume(
+            self.container.label(),
+            "what comes before has changed since the earlier run",
+        ))
+    }
+
+    /// Writes the current second-level table.
+    fn write_table(&self, state: &mut State) -> Result<()> {
+        if let Some(table) = &mut state.table
+            && table.changed
+            && state.earlier.is_none()
+        {
+            self.container
+                .write_at(table.host, &l2_table::bytes(&table.words))?;
+            table.changed = false;
         }
-        self.container.write_at(table.host, &bytes)?;
-        table.changed = false;
         Ok(())
     }
 
     /// Writes all tables such that the file is a valid image of what is mapped by now.
     fn write_metadata(&self, state: &mut State) -> Result<()> {
-        self.write_table(state, false)?;
+        self.write_table(state)?;
         if state.l1_changed {
-            let begun = state.table.as_ref().map_or(0, |table| table.region + 1);
-            let done = self.region_of(state.next).max(begun);
-            let earlier = state
-                .earlier
-                .as_ref()
-                .map(|earlier| earlier.l1.as_slice())
-                .unwrap_or_default();
-            let l1: Vec<u64> = (0_u64..)
-                .zip(&state.l1)
-                .zip(earlier.iter().copied().chain(std::iter::repeat(0)))
-                .map(|((region, new), old)| if region < done { *new } else { old })
-                .collect();
             self.container
-                .write_at(self.layout.header.l1_offset, &l2_table::bytes(&l1))?;
-            // With an earlier run's entries in it, it changes with every step.
-            state.l1_changed = state.earlier.is_some();
+                .write_at(self.layout.header.l1_offset, &l2_table::bytes(&state.l1))?;
+            state.l1_changed = false;
         }
-        self.write_refcounts(state)
+        let (container, allocator) = (self.container.as_ref(), &state.allocator);
+        if state.counts_too_much {
+            allocator.write_table(container, &self.layout)?;
+            state.counts_too_much = false;
+            return Ok(());
+        }
+        allocator.write_block(container, &self.layout)
     }
 
-    /// Every cluster up to the end is used once.
-    fn write_refcounts(&self, state: &mut State) -> Result<()> {
-        let cluster = self.cluster();
-        let per_block = self.layout.clusters_per_block();
-        let earlier = state.earlier.as_ref().map_or(0, |earlier| earlier.end);
-        let end = state.free.max(earlier);
-        let blocks = end.div_ceil(per_block);
-        for index in state.blocks_done..blocks {
-            let used = (end - index * per_block).min(per_block);
-            let mut bytes = [0, 1].repeat(usize::try_from(used).unwrap_or(0));
-            bytes.resize(usize::try_from(cluster).unwrap_or(0), 0);
-            self.grow_to((self.layout.refcount_block(index) + 1) * cluster)?;
-            self.container
-                .write_at(self.layout.refcount_block(index) * cluster, &bytes)?;
-        }
-        let first = state.blocks_done;
-        let hosts: Vec<u64> = (first..blocks)
-            .map(|index| self.layout.refcount_block(index) * cluster)
-            .collect();
-        let table = self.layout.header.refcount_table_offset;
-        self.container
-            .write_at(table + first * 8, &l2_table::bytes(&hosts))?;
-        state.blocks_done = end / per_block;
-        Ok(())
-    }
-
-    fn grow_to(&self, end: u64) -> Result<()> {
-        if end > self.container.size() {
-            self.container.set_size(end)?;
-        }
-        Ok(())
-    }
-
-    /// After the last byte of the guest's disk: exactly what this run has mapped.
+    /// After the last byte of the guest's disk.
     fn write_last_metadata(&self, state: &mut State) -> Result<()> {
-        let end = state.free;
-        if let Some(earlier) = state.earlier.take().filter(|earlier| earlier.end > end) {
-            // The earlier run went further: its refcount blocks past our end are not ours.
-            let per_block = self.layout.clusters_per_block();
-            let table = self.layout.header.refcount_table_offset;
-            let blocks = end.div_ceil(per_block)..earlier.end.div_ceil(per_block);
-            self.container
-                .write_zeros(table + blocks.start * 8..table + blocks.end * 8)?;
-            state.blocks_done = 0;
-        }
-        if let Some(table) = &mut state.table {
-            table.changed = true;
-        }
-        state.l1_changed = true;
+        self.go_on(state);
         self.write_metadata(state)?;
-        match self.container.set_size(end * self.cluster()) {
+        match self.container.set_size(state.allocator.end() * self.cluster()) {
             // A device has the size that it has.
             Err(error) if error.kind == Kind::Unsupported => Ok(()),
             result => result,
         }
     }
-}
 
-fn cannot_resume(label: &str, why: &str) -> Error {
-    Error::new(
-        Kind::Unsafe,
-        label,
-        format!("cannot be resumed: {why}. Convert again without --resume"),
-    )
-}
-
-/// How many clusters the last checkpoint counted.
-fn allocated_earlier(container: &dyn Disk, layout: &Layout) -> Result<u64> {
-    let cluster = layout.header.cluster_size();
-    let length = u64::from(layout.header.refcount_table_clusters) * cluster;
-    let mut table = vec![0; usize::try_from(length).unwrap_or(0)];
-    container.read_at(layout.header.refcount_table_offset, &mut table)?;
-    let hosts = l2_table::words(&table);
-    let Some((index, host)) = (0_u64..).zip(&hosts).filter(|(_, host)| **host != 0).last() else {
-        return Ok(0);
-    };
-    if *host != layout.refcount_block(index) * cluster || host.saturating_add(cluster) > container.size() {
-        return Err(cannot_resume(
-            container.label(),
-            "its reference counts are damaged",
-        ));
+    /// Where data clusters go.
+    fn data(&self) -> &dyn Disk {
+        self.data.as_ref().unwrap_or(&self.container).as_ref()
     }
-    let mut block = vec![0; usize::try_from(cluster).unwrap_or(0)];
-    container.read_at(*host, &mut block)?;
-    let used = block
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .filter(|count| **count != [0, 0])
-        .count();
-    Ok(index * layout.clusters_per_block() + used as u64)
+
+    /// Writes runs of `bytes` after they have their place.
+    fn write_runs(&self, runs: Runs, bytes: &[u8]) -> Result<()> {
+        for (host, piece) in runs.0 {
+            let piece = bytes.get(piece).unwrap_or_default();
+            if let Err(error) = self.data().write_at(host, piece) {
+                self.abandon();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps clusters of zeros, and takes the space that they are to have.
+    fn fill(&self, range: Range<u64>) -> Result<()> {
+        let mut state = self.wait_for_turn(&range)?;
+        self.go_on(&mut state);
+        let mut mapped = Ok(());
+        // Of the disk, so a hole is as short as a run of them.
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        let mut at = range.start;
+        while at < range.end && mapped.is_ok() {
+            let next = range.end.min(at + self.cluster());
+            mapped = self.map(&mut state, at).map(|host| match runs.last_mut() {
+                Some(run) if run.end == host => run.end += next - at,
+                _ => runs.push(host..host + (next - at)),
+            });
+            at = next;
+        }
+        self.pass_on(state, range.end, mapped)?;
+        for run in runs {
+            if let Err(error) = self.take_space(run) {
+                self.abandon();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_space(&self, run: Range<u64>) -> Result<()> {
+        let data = self.data();
+        match self.layout.options.preallocation {
+            Preallocation::Full => write_zero_bytes(data, run),
+            Preallocation::Falloc => {
+                data.write_zeros(run.clone())?;
+                data.preallocate(run)
+            }
+            Preallocation::Metadata | Preallocation::Off => data.write_zeros(run),
+        }
+    }
+}
+
+fn write_zero_bytes(disk: &dyn Disk, range: Range<u64>) -> Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut at = range.start;
+    while at < range.end {
+        let count = (range.end - at).min(zeros.len() as u64);
+        let piece = usize::try_from(count).ok().and_then(|count| zeros.get(..count));
+        disk.write_at(at, piece.unwrap_or_default())?;
+        at += count;
+    }
+    Ok(())
 }
 
 impl Sink for Qcow2Sink {
@@ -434,80 +477,84 @@ impl Sink for Qcow2Sink {
 
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset.saturating_add(bytes.len() as u64);
+        let options = &self.layout.options;
+        let cluster = usize::try_from(self.cluster()).unwrap_or(usize::MAX);
+        let packed = if options.compress {
+            pack(options.compression, bytes, cluster)
+        } else {
+            PackedClusters::default()
+        };
         let mut state = self.wait_for_turn(&(offset..end))?;
-        // Runs of clusters that follow each other in the file: one, unless a table lies between.
-        let mut runs: Vec<(u64, Range<usize>)> = Vec::with_capacity(2);
+        self.go_on(&mut state);
+        let (mut plain_runs, mut packed_runs) = (Runs::default(), Runs::default());
         let mut mapped = Ok(());
-        for (start, cluster) in bytes
-            .chunks(1 << self.layout.header.cluster_bits)
-            .scan(0, |at, cluster| {
-                let start = *at;
-                *at += cluster.len();
-                Some((start, cluster))
-            })
-        {
-            match self.map(&mut state, offset + start as u64) {
-                Ok(host) => match runs.last_mut() {
-                    Some((first, range)) if *first + range.len() as u64 == host => range.end += cluster.len(),
-                    _ => runs.push((host, start..start + cluster.len())),
-                },
-                Err(error) => {
-                    mapped = Err(error);
-                    break;
-                }
-            }
+        let mut start = 0;
+        let mut places = packed.places.into_iter();
+        while start < bytes.len() && mapped.is_ok() {
+            let stop = start.saturating_add(cluster).min(bytes.len());
+            let at = offset + start as u64;
+            mapped = match places.next().flatten() {
+                Some(piece) => self
+                    .map_packed(&mut state, at, piece.len() as u64)
+                    .map(|host| packed_runs.push(host, piece)),
+                None => self
+                    .map(&mut state, at)
+                    .map(|host| plain_runs.push(host, start..stop)),
+            };
+            start = stop;
         }
         self.pass_on(state, end, mapped)?;
-        for (host, range) in runs {
-            let piece = bytes.get(range).unwrap_or_default();
-            if let Err(error) = self.container.write_at(host, piece) {
-                self.abandon();
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.write_runs(packed_runs, &packed.bytes)?;
+        self.write_runs(plain_runs, bytes)
     }
 
     fn skip(&self, range: Range<u64>) -> Result<()> {
-        let state = self.wait_for_turn(&range)?;
+        if self.layout.options.maps_all() {
+            return self.fill(range);
+        }
+        let mut state = self.wait_for_turn(&range)?;
+        self.go_on(&mut state);
         self.pass_on(state, range.end, Ok(()))
     }
 
+    /// Only before anything is put or skipped, since the ledger has no gaps: the tables of the earlier run stay as they
+    /// are until then.
     fn keep(&self, range: Range<u64>) -> Result<()> {
         let mut state = self.wait_for_turn(&range)?;
-        let cluster = self.cluster();
         let mut kept = Ok(());
-        if state.earlier.is_none() {
-            kept = Err(self.error(Kind::Unsafe, "was not opened to resume: there is nothing to keep"));
-        }
         let mut at = range.start;
         while at < range.end && kept.is_ok() {
-            kept = match self.earlier_host(&mut state, at) {
+            let Some(earlier) = &mut state.earlier else {
+                let text = "was not opened to resume, or new data has come before: there is nothing to keep";
+                kept = Err(self.error(Kind::Unsafe, text));
+                break;
+            };
+            kept = match earlier.entry(self.container.as_ref(), &self.layout, at) {
                 Ok(0) => Ok(()),
-                Ok(there) => self.map(&mut state, at).and_then(|host| {
-                    if host == there {
-                        Ok(())
-                    } else {
-                        Err(cannot_resume(
-                            self.container.label(),
-                            "what comes before has changed since the earlier run",
-                        ))
-                    }
-                }),
+                Ok(entry) if entry & OFFSET == 0 && self.data.is_none() => {
+                    Err(cannot_resume(self.container.label(), "its tables are damaged"))
+                }
+                Ok(entry) => self.map_again(&mut state, at, entry),
                 Err(error) => Err(error),
             };
-            at += cluster;
+            at += self.cluster();
         }
         self.pass_on(state, range.end, kept)
     }
 
     fn checkpoint(&self) -> Result<()> {
         // Data first: no table may lead to what is not there.
+        if let Some(data) = &self.data {
+            data.flush()?;
+        }
         self.container.flush()?;
         let mut state = self.lock();
         // After a failure too: what had arrived before is worth keeping.
         if let Some(Closed::Finished) = state.closed {
             self.still_open(&state)?;
+        }
+        if state.earlier.is_some() {
+            return Ok(());
         }
         self.write_metadata(&mut state)?;
         drop(state);
@@ -531,6 +578,9 @@ impl Sink for Qcow2Sink {
                 Kind::Io,
                 &format!("only {} of {} bytes have arrived", state.next, self.size()),
             ));
+        }
+        if let Some(data) = &self.data {
+            data.flush()?;
         }
         self.container.flush()?;
         self.write_last_metadata(&mut state)?;

@@ -399,7 +399,10 @@ impl Layer {
                 .and_then(|detected| not_dynamic(volume, detected))
                 .and_then(|_| detect::open(recorder.clone()));
             let found = match opened {
-                Ok(Detected::FileSystem(filesystem)) => {
+                Ok(Detected::FileSystem(mut filesystem)) => {
+                    if source.force_dirty {
+                        filesystem.allow_dirty();
+                    }
                     filesystems.push((volume.id.clone(), filesystem));
                     Found::FileSystem(filesystems.len() - 1)
                 }

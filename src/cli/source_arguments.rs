@@ -28,6 +28,10 @@ pub(crate) struct ReadingArguments {
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
     pub(crate) sector_size: Option<String>,
 
+    /// Edit filesystems of Windows that are marked as dirty: they stay so, and Windows checks them when it starts
+    #[arg(long)]
+    pub(crate) force_dirty: bool,
+
     /// Changes held in memory before they go to a temporary file
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size)]
     pub(crate) overlay_memory: u64,
@@ -55,6 +59,7 @@ impl ReadingArguments {
             directly: false,
             forward: false,
             size: None,
+            force_dirty: self.force_dirty,
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
         }

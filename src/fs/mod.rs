@@ -122,6 +122,11 @@ pub trait FileSystem: Send {
     fn file_runs(&self, _node: Node, _each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>) -> Result<()> {
         Ok(())
     }
+    /// Runs of bytes of the volume that hold paged out memory, with the name of the file, where no system that was put to
+    /// sleep needs it: not free, but not worth moving either, if whoever asks decides so. Knowing of none is safe.
+    fn page_file_runs(&self, _each: &mut dyn FnMut(&str, Range<u64>) -> Result<()>) -> Result<()> {
+        Ok(())
+    }
     /// What was done on opening, for the report: a journal replayed, orphans removed. Empty if nothing was.
     fn recovered(&self) -> Vec<String> {
         Vec::new()

@@ -72,6 +72,8 @@ pub(crate) struct Checker {
     clusters: u64,
     record_size: usize,
     records: BTreeMap<u64, Record>,
+    /// Further records, by file.
+    further: BTreeMap<u64, Vec<u64>>,
     count: u64,
     upcase: Vec<u16>,
     pub(crate) problems: Vec<String>,
@@ -167,6 +169,7 @@ impl Checker {
             clusters: u64_at(&bytes, 0x28) / per_cluster,
             record_size,
             records: BTreeMap::new(),
+            further: BTreeMap::new(),
             count: 0,
             upcase: Vec::new(),
             problems: Vec::new(),
@@ -179,6 +182,7 @@ impl Checker {
         checker.check_directories();
         checker.check_bitmaps();
         checker.check_mirror();
+        checker.check_boot_copy();
         checker.check_secure();
         checker.check_extensions();
         checker
@@ -340,6 +344,10 @@ impl Checker {
         for number in 0..self.count {
             let raw = self.record_bytes(&runs, number);
             if let Some(record) = self.parse_record(number, &raw) {
+                if record.flags & IN_USE != 0 && record.base != 0 {
+                    let base = record.base & 0xffff_ffff_ffff;
+                    self.further.entry(base).or_default().push(number);
+                }
                 self.records.insert(number, record);
             }
         }
@@ -364,14 +372,14 @@ impl Checker {
     /// All parts of a file, in the records that belong to it.
     fn parts(&self, number: u64) -> Vec<Part> {
         let mut parts = self.records[&number].parts.clone();
-        for (other, record) in &self.records {
-            if record.flags & IN_USE != 0
-                && record.base != 0
-                && record.base & 0xffff_ffff_ffff == number
-                && *other != number
-            {
-                parts.extend(record.parts.iter().cloned());
-            }
+        for other in self
+            .further
+            .get(&number)
+            .into_iter()
+            .flatten()
+            .filter(|other| **other != number)
+        {
+            parts.extend(self.records[other].parts.iter().cloned());
         }
         parts
     }
@@ -637,7 +645,10 @@ impl Checker {
                 let vcn = u64_at(node, at + length - 8);
                 let start = (vcn * unit) as usize;
                 let index = start / block_size;
-                if !start.is_multiple_of(block_size) || !used.insert(index as u64) || start + block_size > bytes.len() {
+                if !start.is_multiple_of(block_size)
+                    || !used.insert(index as u64)
+                    || start + block_size > bytes.len()
+                {
                     self.problem(format!(
                         "directory {number}: block {vcn} is used twice or outside"
                     ));
@@ -871,6 +882,15 @@ impl Checker {
         let length = mirror.len().min(mft.len());
         if mirror[..length] != mft[..length] {
             self.problem("$MFTMirr is not the start of $MFT".to_owned());
+        }
+    }
+
+    /// The boot sector is there once more, behind the last sector that it counts.
+    fn check_boot_copy(&mut self) {
+        let sector = usize::from(u16_at(&self.bytes, 0x0b));
+        let at = u64_at(&self.bytes, 0x28) as usize * sector;
+        if self.bytes.get(at..at + 512) != Some(&self.bytes[..512]) {
+            self.problem("the last sector is no copy of the boot sector".to_owned());
         }
     }
 

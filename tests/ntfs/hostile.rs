@@ -151,6 +151,92 @@ fn damaged(options: &[&str], rounds: u64) {
     );
 }
 
+fn long(value: u64) -> [u8; 8] {
+    value.to_le_bytes()
+}
+
+/// A map of `$MFT` that goes on in a hole would have no end.
+#[test]
+fn an_mft_with_a_hole() {
+    let image = Image::make_sparse(24 << 20, &[]);
+    let at = image.attribute(0, 0x80);
+    let mut raw = [0; 0x48];
+    image.disk().read_at(at, &mut raw).unwrap();
+    let runs = usize::from(raw[0x40] & 15) + usize::from(raw[0x40] >> 4) + 1;
+    let last = u64::from_le_bytes(raw[0x18..0x20].try_into().unwrap());
+    assert!(runs <= 3, "the map that mkntfs makes is short");
+    // Three bytes for the length, none for the place.
+    let hole: u64 = 0x7f_ffff;
+    image.write(at + 0x40 + runs as u64, &[3, 0xff, 0xff, 0x7f, 0]);
+    image.write(at + 0x18, &long(last + hole));
+    let bytes = long((last + 1 + hole) * 4096);
+    image.write(at + 0x28, &[bytes, bytes, bytes].concat());
+    image.mirror_again();
+    let error = Ntfs::open(image.disk()).err().unwrap().to_string();
+    assert!(
+        error.contains("$MFT has a hole") && error.contains("chkdsk"),
+        "{error}"
+    );
+}
+
+/// What `$MFTMirr` says that it has is written to it: it may not be more than is its own.
+#[test]
+fn a_mirror_that_says_it_is_large() {
+    let image = Image::make_sparse(24 << 20, &[]);
+    let at = image.attribute(1, 0x80);
+    let mut mirror = [0; 8];
+    image.disk().read_at(0x38, &mut mirror).unwrap();
+    let mirror = u64::from_le_bytes(mirror) * 4096;
+    let size = long(1 << 24);
+    image.write(at + 0x28, &[size, size, size].concat());
+    image.mirror_again();
+    let behind = || {
+        let mut bytes = vec![0; 1 << 20];
+        image.disk().read_at(mirror + 4096, &mut bytes).unwrap();
+        bytes
+    };
+    let before = behind();
+    let mut fs = image.open();
+    let root = fs.root();
+    let edit = fs.edit().unwrap();
+    for number in 0..40 {
+        edit.create(root, format!("file {number}").as_bytes(), mode::FILE | 0o644)
+            .unwrap();
+    }
+    edit.commit().unwrap();
+    assert!(behind() == before, "records were written behind the mirror");
+}
+
+/// An index that says it has more blocks than there can be: no table of them is made in memory.
+#[test]
+fn an_index_that_says_it_is_endless() {
+    let image = Image::make_sparse(24 << 20, &[]);
+    let at = image.attribute(5, 0xa0);
+    let size = long(1 << 60);
+    image.write(at + 0x28, &[size, size, size].concat());
+    let mut fs = image.open();
+    let root = fs.root();
+    let edit = fs.edit().unwrap();
+    let made = (0..200).find_map(|number| {
+        let name = format!("a name that is long enough to fill blocks {number}");
+        edit.create(root, name.as_bytes(), mode::FILE | 0o644).err()
+    });
+    let error = made.expect("no room for so many names in one block");
+    assert_eq!(error.kind, rehome::disk::Kind::Corrupt);
+    assert!(error.to_string().contains("blocks of its index"), "{error}");
+}
+
+/// Where the bitmap can't be read nothing is free, and the volume can still be moved as it is.
+#[test]
+fn a_bitmap_that_is_too_short() {
+    let image = Image::make_sparse(24 << 20, &[]);
+    let at = image.attribute(6, 0x80);
+    image.write(at + 0x30, &[long(8), long(8)].concat());
+    let fs = image.open();
+    fs.free(&mut |run| panic!("{run:?}")).unwrap();
+    assert!(fs.free_bytes().is_err());
+}
+
 #[test]
 fn clusters_of_4k() {
     damaged(&[], 250);

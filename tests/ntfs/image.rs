@@ -65,6 +65,25 @@ impl Image {
         Arc::new(FileDisk::open_writable(&self.path).unwrap())
     }
 
+    /// Where attribute `kind` of file record `number` begins, on a volume with records of 1 KiB of which the first are in one
+    /// piece.
+    pub(crate) fn attribute(&self, number: u64, kind: u32) -> u64 {
+        let start = self.mft() + number * 1024;
+        let mut record = [0; 1024];
+        self.disk().read_at(start, &mut record).unwrap();
+        let long = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().unwrap());
+        let mut at = usize::from(u16::from_le_bytes([record[0x14], record[0x15]]));
+        while long(at) != kind {
+            assert!(long(at) < kind, "record {number} has no attribute {kind:#x}");
+            at += long(at + 4) as usize;
+        }
+        start + at as u64
+    }
+
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
+        self.disk().write_at(at, bytes).unwrap();
+    }
+
     fn boot(&self) -> [u8; 512] {
         let mut boot = [0; 512];
         self.disk().read_at(0, &mut boot).unwrap();
@@ -109,6 +128,7 @@ impl Image {
     pub(crate) fn must_be_clean(&self, when: &str) {
         crate::checker::must_be_clean(&self.path, when);
         if let Some(tool) = std::env::var_os("REHOME_NTFSCK") {
+            // Of ntfsprogs-plus, where somebody has it.
             let output = Command::new(tool).arg("-n").arg(&self.path).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(

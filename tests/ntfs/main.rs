@@ -10,11 +10,14 @@
 
 mod checker;
 mod compression;
+mod dissect;
 mod free_space;
 mod hostile;
 mod image;
 mod large_structures;
 mod model;
+mod page_files;
+mod program;
 mod random_edits;
 mod reading;
 mod refusals;

@@ -199,6 +199,15 @@ impl Model {
         paths
     }
 
+    /// Files with their contents, by record.
+    pub(crate) fn files(&self) -> BTreeMap<u64, &[u8]> {
+        let files = self.things.iter().filter_map(|(node, thing)| match &thing.kind {
+            Kind::File(contents) => Some((*node, &**contents)),
+            _ => None,
+        });
+        files.collect()
+    }
+
     /// `ntfs-3g` sees all of it.
     pub(crate) fn must_be_at(&self, point: &Path) {
         self.must_be_at_path(self.root, point, &mut HashSet::new());
@@ -450,9 +459,9 @@ impl Model {
         };
         let there = edit.lookup(Node(target), &new).unwrap().map(|node| node.0);
         // As it is spelled there; a name for DOS may be one that the model does not know.
-        let spelled = names.iter().find(|(name, node)| {
-            Some(**node) == there && name.eq_ignore_ascii_case(&new)
-        });
+        let spelled = names
+            .iter()
+            .find(|(name, node)| Some(**node) == there && name.eq_ignore_ascii_case(&new));
         let spelled = spelled.map(|(name, _)| name.clone());
         if there.is_some() && spelled.is_none() {
             return;

@@ -34,18 +34,10 @@ fn image() -> Image {
 
 /// Where `$Volume` has its flags: found by what mkntfs writes before, version 3.1.
 fn volume_flags(image: &Image) -> u64 {
-    let start = image.mft() + 3 * 1024;
-    let mut record = [0; 1024];
-    image.disk().read_at(start, &mut record).unwrap();
-    let mut at = usize::from(u16::from_le_bytes([record[0x14], record[0x15]]));
-    loop {
-        let kind = record[at];
-        let value = usize::from(u16::from_le_bytes([record[at + 20], record[at + 21]]));
-        if kind == 0x70 {
-            return start + (at + value) as u64 + 8;
-        }
-        at += usize::from(u16::from_le_bytes([record[at + 4], record[at + 5]]));
-    }
+    let at = image.attribute(3, 0x70);
+    let mut value = [0; 2];
+    image.disk().read_at(at + 20, &mut value).unwrap();
+    at + u64::from(u16::from_le_bytes(value)) + 8
 }
 
 #[test]

@@ -247,8 +247,15 @@ impl Ntfs {
         let mut runs: Vec<Range<u64>> = Vec::new();
         let mut goal = goal;
         let mut left = count;
+        // Where none was as long as wanted, the longest: there is no use in looking for a longer one again.
+        let mut longest = u64::MAX;
         while left > 0 {
-            let found = self.find_run(goal, left.saturating_add(more))?;
+            let wanted = left.saturating_add(more).min(longest);
+            let found = self.find_run(goal, wanted)?;
+            if let Some(run) = found.as_ref().filter(|run| Some(run.start) != goal) {
+                let length = run.end - run.start;
+                longest = if length < wanted { length } else { longest };
+            }
             let Some(run) = found.map(|run| run.start..run.end.min(run.start.saturating_add(left))) else {
                 for run in runs {
                     self.mark_clusters(&run, false)?;

@@ -14,8 +14,12 @@ impl Ntfs {
         if !self.changed {
             return Ok(());
         }
+        let mut open = None;
         while let Some(file) = self.touched.pop_first() {
-            self.refresh_names(file)?;
+            self.refresh_names(file, &mut open)?;
+        }
+        if let Some(directory) = open {
+            self.store(directory)?;
         }
         self.make_quotas_out_of_date()?;
         if !self.volume.has(flag::DELETE_USN) {

@@ -159,33 +159,33 @@ pub(super) fn encode(runs: &[Run], room: usize) -> (Vec<u8>, usize) {
     let mut before = 0_i64;
     let mut count = 0;
     for run in runs {
-        let length = shortest(i64::try_from(run.clusters).unwrap_or(i64::MAX));
+        let clusters = i64::try_from(run.clusters).unwrap_or(i64::MAX);
+        let length = shortest(clusters);
         let lcn = run.lcn.map(|lcn| i64::try_from(lcn).unwrap_or(i64::MAX));
-        let offset = lcn.map_or(Vec::new(), |lcn| shortest(lcn.wrapping_sub(before)));
-        if bytes.len() + 1 + length.len() + offset.len() + END > room {
+        let step = lcn.map_or(0, |lcn| lcn.wrapping_sub(before));
+        let offset = lcn.map_or(0, |_| shortest(step));
+        if bytes.len() + 1 + length + offset + END > room {
             break;
         }
         before = lcn.unwrap_or(before);
         // Both lengths are at most 8.
-        bytes.push(u8::try_from(offset.len() << 4 | length.len()).unwrap_or(0));
-        bytes.extend_from_slice(&length);
-        bytes.extend_from_slice(&offset);
+        bytes.push(u8::try_from(offset << 4 | length).unwrap_or(0));
+        bytes.extend(clusters.to_le_bytes().iter().take(length));
+        bytes.extend(step.to_le_bytes().iter().take(offset));
         count += 1;
     }
     bytes.push(0);
     (bytes, count)
 }
 
-/// The lowest bytes that still have the sign.
-fn shortest(value: i64) -> Vec<u8> {
-    let bytes = value.to_le_bytes();
-    let length = (1..8)
+/// The lowest bytes that still have the sign: how many of the eight.
+fn shortest(value: i64) -> usize {
+    (1..8)
         .find(|length| {
             let shift = 64 - 8 * length;
             (value << shift) >> shift == value
         })
-        .unwrap_or(8);
-    bytes.iter().take(length).copied().collect()
+        .unwrap_or(8)
 }
 
 #[cfg(test)]

@@ -208,20 +208,30 @@ impl Ntfs {
             .collect()
     }
 
-    /// Tells the directories of a changed file what has become of it.
-    pub(super) fn refresh_names(&mut self, number: u64) -> Result<()> {
+    /// Tells the directories of a changed file what has become of it. The directory that was told last is left `open`, since
+    /// the next file is often in it too.
+    pub(super) fn refresh_names(&mut self, number: u64, open: &mut Option<EditedFile>) -> Result<()> {
+        if let Some(directory) = open.take_if(|directory| directory.number == number) {
+            self.store(directory)?;
+        }
         let file = self.load(number)?;
         let facts = self.facts(&file)?;
         let names = self.edited_names(&file)?;
-        self.edited.insert(number, file);
+        self.keep(file);
         for name in names {
-            let mut directory = self.load(name.parent.number)?;
             let key = name.encode().map_err(|e| self.in_record(number, e))?;
+            if let Some(other) = open.take_if(|directory| directory.number != name.parent.number) {
+                self.store(other)?;
+            }
+            let mut directory = match open.take() {
+                Some(directory) => directory,
+                None => self.load(name.parent.number)?,
+            };
             self.update_entry(&mut directory, &DIRECTORY, &key, &mut |raw| {
                 let key = raw.get_mut(ENTRY_HEADER..).unwrap_or_default();
                 facts.put(key)
             })?;
-            self.store(directory)?;
+            *open = Some(directory);
         }
         Ok(())
     }

@@ -39,9 +39,7 @@ impl Ntfs {
             return Ok(());
         }
         self.allocator = Some(self.new_allocator()?);
-        let mirror = self.file(number::MIRROR)?;
-        let mirrored = self.contents_size(&mirror)? / self.boot.record_size as u64;
-        self.mirrored = mirrored;
+        self.mirrored = self.mirrored_records()?;
         // The bitmap of $MFT is changed while $MFT itself is: it must not be in its record.
         let mut mft = self.load(number::MFT)?;
         if let Some(position) = mft.position(kind::BITMAP, &[])
@@ -53,6 +51,27 @@ impl Ntfs {
             self.move_to_clusters(&mut mft, position)?;
         }
         self.store(mft)
+    }
+
+    /// How many records `$MFTMirr` has. It is in one piece, where the boot sector says: what is written there may be nobody
+    /// else's.
+    fn mirrored_records(&self) -> Result<u64> {
+        let mirror = self.file(number::MIRROR)?;
+        let mut stream = self
+            .stream(&mirror, kind::DATA, &[])?
+            .filter(|stream| stream.resident().is_none())
+            .ok_or_else(|| self.damaged(number::MIRROR, "has no contents in clusters"))?;
+        let run = self.run_at(&mut stream, 0)?;
+        if run.lcn != Some(self.boot.mirror) {
+            return Err(self.damaged(
+                number::MIRROR,
+                format!(
+                    "$MFTMirr is at cluster {:?}, the boot sector says {}",
+                    run.lcn, self.boot.mirror
+                ),
+            ));
+        }
+        Ok(stream.sizes.size.min(self.byte(run.clusters)) / self.boot.record_size as u64)
     }
 
     /// In 100 ns since 1601.
@@ -97,11 +116,6 @@ impl Ntfs {
             "file record {} is no directory",
             node.0
         ))))
-    }
-
-    /// Keeps a file for the next change without writing it.
-    fn keep(&mut self, file: EditedFile) {
-        self.edited.insert(file.number, file);
     }
 
     /// Writes a file whose record has changed, and whose directories are told at the commit.

@@ -17,6 +17,8 @@ use crate::{
 
 /// Files in more pieces are read, but not edited: all runs are held at once, 32 bytes each.
 const MOST_RUNS: usize = 1 << 19;
+/// Bytes of values in records: those of a file with a thousand names and as many streams have less.
+const MOST_RESIDENT: usize = 16 << 20;
 
 #[derive(Clone, Debug)]
 pub(super) struct EditedFile {
@@ -219,6 +221,15 @@ impl EditedFile {
         self.header.has(super::flag::DIRECTORY)
     }
 
+    /// In how many pieces all that it has is.
+    pub(super) fn runs(&self) -> usize {
+        let clusters = self.attributes.iter().map(|attribute| match &attribute.value {
+            Value::Clusters(clusters) => clusters.runs.len(),
+            Value::Resident { .. } => 0,
+        });
+        clusters.sum()
+    }
+
     /// The place of an attribute in the list.
     pub(super) fn position(&self, kind: u32, name: &[u16]) -> Option<usize> {
         self.attributes
@@ -301,6 +312,7 @@ impl Ntfs {
         let mut parts: Vec<(usize, u64, Vec<Run>)> = Vec::new();
         let mut list = Vec::new();
         let mut count = 0;
+        let mut resident = 0;
         self.each_attribute(&file, &mut |record, attribute| {
             let fail = |e: NtfsError| self.in_record(record.number, e);
             let units: Vec<u16> = name::units(attribute.name).collect();
@@ -308,6 +320,12 @@ impl Ntfs {
             let part = match &attribute.form {
                 Form::Resident { .. } if attribute.kind == kind::ATTRIBUTE_LIST => return Ok(true),
                 Form::Resident { value, indexed } => {
+                    resident += value.len();
+                    if resident > MOST_RESIDENT {
+                        return Err(fail(NtfsError::damaged(format!(
+                            "file record {number} has more than {MOST_RESIDENT} bytes of attributes"
+                        ))));
+                    }
                     attributes.push(OwnedAttribute {
                         kind: attribute.kind,
                         name: units,

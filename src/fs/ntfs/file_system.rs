@@ -91,6 +91,10 @@ impl FileSystem for Ntfs {
         self.each_run_of(&self.file(node.0)?, each)
     }
 
+    fn page_file_runs(&self, each: &mut dyn FnMut(&str, Range<u64>) -> Result<()>) -> Result<()> {
+        self.each_page_file_run(each)
+    }
+
     fn free_bytes(&self) -> Result<u64> {
         let free = self.free_clusters()?.saturating_sub(self.reserve());
         Ok(self.byte(free))

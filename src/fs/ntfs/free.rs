@@ -4,14 +4,21 @@ use super::{
     Ntfs,
     attribute::{Form, NonResident, kind},
     data_runs::{self, Run},
+    error::NtfsError,
     file::File,
     file_record::{self, FileRecord, number},
 };
-use crate::fs::{Node, Result};
+use crate::{
+    disk::Kind,
+    fs::{Node, Result},
+};
 use std::ops::Range;
 
 /// How much of a bitmap, and of `$MFT`, is looked at once.
 const PIECE: usize = 1 << 20;
+
+/// The filesystem's own tables may be in no more pieces, 16 bytes each.
+const MOST_FIXED: usize = 1 << 20;
 
 /// Attributes that hold what users put there; all others are the filesystem's own.
 const CONTENTS: [u32; 4] = [
@@ -21,6 +28,19 @@ const CONTENTS: [u32; 4] = [
     kind::LOGGED_UTILITY_STREAM,
 ];
 
+/// In order, and apart.
+fn merged(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    runs.sort_unstable_by_key(|run| (run.start, run.end));
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
+            _ => merged.push(run),
+        }
+    }
+    merged
+}
+
 impl Ntfs {
     /// Calls `each` with the free runs of the volume, in bytes; with none where the bitmap may be older than what Windows
     /// knows. Clusters that a file has kept and not initialized are not free: the shadow copies, the crash dump and the boot
@@ -29,8 +49,17 @@ impl Ntfs {
         if self.check_settled().is_err() {
             return Ok(());
         }
-        // Tables that the bitmap forgot are not free.
-        let fixed = self.fixed_clusters(&[])?;
+        // Tables that the bitmap forgot are not free. Where tables or bitmap can't be read, nothing is known to be free, and
+        // all is moved as it is.
+        let damaged = |error: &crate::disk::Error| matches!(error.kind, Kind::Corrupt | Kind::Unsupported);
+        let fixed = match self
+            .fixed_clusters(&[])
+            .and_then(|fixed| self.free_clusters().map(|_| fixed))
+        {
+            Ok(fixed) => fixed,
+            Err(error) if damaged(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         self.each_free_cluster_run(&mut |run| {
             let mut start = run.start;
             let from = fixed.partition_point(|taken| taken.end <= run.start);
@@ -131,19 +160,20 @@ impl Ntfs {
                     let runs = data_runs::parse(part.runs, part.vcns.clone(), self.boot.clusters);
                     let runs = runs.map_err(|e| self.in_record(record.number, e))?;
                     taken.extend(runs.iter().filter_map(Run::place));
+                    if taken.len() > MOST_FIXED {
+                        taken = merged(std::mem::take(&mut taken));
+                    }
+                    if taken.len() > MOST_FIXED {
+                        return Err(self.fault(NtfsError::Unsupported(format!(
+                            "the filesystem's own tables are in more than {MOST_FIXED} pieces; defragment it first \
+                             (`contig`)"
+                        ))));
+                    }
                 }
                 Ok(true)
             })?;
         }
-        taken.sort_unstable_by_key(|run| (run.start, run.end));
-        let mut merged: Vec<Range<u64>> = Vec::new();
-        for run in taken {
-            match merged.last_mut() {
-                Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
-                _ => merged.push(run),
-            }
-        }
-        Ok(merged)
+        Ok(merged(taken))
     }
 
     /// Calls `each` with every record that is in use.

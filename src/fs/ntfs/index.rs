@@ -92,7 +92,9 @@ impl Ntfs {
         let place = run.lcn.ok_or_else(|| missing("is a hole"))?;
         let place = self.byte(place).saturating_add(offset % self.boot.cluster_size);
         let cached = self.block_cache.borrow_mut().get(place);
-        if let Some(bytes) = cached.filter(|bytes| bytes.len() as u64 == block_size) {
+        if let Some(bytes) =
+            cached.filter(|bytes| bytes.len() as u64 == block_size && index_node::is_block(bytes, vcn))
+        {
             return Ok(bytes);
         }
         let mut raw = vec![0; usize::try_from(block_size).unwrap_or(0)];

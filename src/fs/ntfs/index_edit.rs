@@ -84,7 +84,8 @@ impl Ntfs {
     fn edited_block(&self, file: &EditedFile, name: &[u16], vcn: u64) -> Result<Arc<[u8]>> {
         let (length, offset, place) = self.block_place(file, name, vcn)?;
         let cached = self.block_cache.borrow_mut().get(place);
-        if let Some(bytes) = cached.filter(|bytes| bytes.len() == length) {
+        if let Some(bytes) = cached.filter(|bytes| bytes.len() == length && index_node::is_block(bytes, vcn))
+        {
             return Ok(bytes);
         }
         let mut raw = vec![0; length];
@@ -153,12 +154,13 @@ impl Ntfs {
             .ok_or_else(missing)?
             .initialized
             / length;
-        let mut bitmap = vec![0; usize::try_from(count.div_ceil(8)).unwrap_or(0)];
-        self.read_value(file, (kind::BITMAP, name), 0, &mut bitmap)?;
-        let free = (0..count).find(|index| {
-            let byte = usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at));
-            byte.is_some_and(|byte| byte >> (index % 8) & 1 == 0)
-        });
+        if count > self.boot.length / length {
+            return Err(self.damaged(
+                file.number,
+                format!("has {count} blocks of its index, more than the volume has room for"),
+            ));
+        }
+        let free = self.find_free_block(file, name, count)?;
         let index = free.unwrap_or(count);
         if index / 8 >= bits {
             self.resize_value(file, (kind::BITMAP, name), (index / 8 + 1).next_multiple_of(8))?;
@@ -180,6 +182,27 @@ impl Ntfs {
         }
         self.mark_block(file, name, index, true)?;
         Ok(index * step)
+    }
+
+    /// The first of `count` blocks that is free.
+    fn find_free_block(&self, file: &EditedFile, name: &[u16], count: u64) -> Result<Option<u64>> {
+        let mut buffer = [0; 4096];
+        let mut at = 0;
+        while at < count {
+            let length = (count - at).div_ceil(8).min(buffer.len() as u64);
+            let piece = buffer
+                .get_mut(..usize::try_from(length).unwrap_or(0))
+                .unwrap_or_default();
+            self.read_value(file, (kind::BITMAP, name), at / 8, piece)?;
+            for (index, byte) in (0_u64..).zip(piece.iter()).filter(|(_, byte)| **byte != 0xff) {
+                let free = at + index * 8 + u64::from(byte.trailing_ones());
+                if free < count {
+                    return Ok(Some(free));
+                }
+            }
+            at += length * 8;
+        }
+        Ok(None)
     }
 
     fn free_block(&mut self, file: &mut EditedFile, name: &[u16], vcn: u64) -> Result<()> {

@@ -169,6 +169,11 @@ pub(super) fn restore_block(raw: &mut [u8], vcn: u64) -> Parsed<()> {
     Ok(())
 }
 
+/// Is it the block that is wanted, read before?
+pub(super) fn is_block(raw: &[u8], vcn: u64) -> bool {
+    raw.starts_with(b"INDX") && u64_le(raw, 0x10).is_ok_and(|found| found == vcn)
+}
+
 /// A node that is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {

@@ -38,6 +38,7 @@ mod lznt1;
 mod lzx;
 mod name;
 mod names;
+mod page_files;
 mod reparse_point;
 mod secure;
 mod secure_edit;
@@ -176,7 +177,7 @@ impl Ntfs {
             return Err(self.in_record(0, NtfsError::damaged("$MFT has no contents")));
         }
         self.mft = runs;
-        self.records = sizes.initialized / self.boot.record_size as u64;
+        self.records = sizes.initialized.min(sizes.size) / self.boot.record_size as u64;
         let mut parts: Vec<_> = self
             .attribute_list(&first)?
             .unwrap_or_default()
@@ -200,6 +201,26 @@ impl Ntfs {
                     )),
                 ));
             }
+        }
+        self.check_map()
+    }
+
+    /// All of `$MFT` is somewhere, and no more of it than the volume has: a hole or a run that comes again and again would
+    /// make it endless.
+    fn check_map(&self) -> Result<()> {
+        if self.mft.iter().any(|run| run.lcn.is_none()) {
+            return Err(self.in_record(0, NtfsError::damaged("the map of $MFT has a hole")));
+        }
+        let end = self.mft.last().map_or(0, Run::end);
+        let needed = self.records.saturating_mul(self.boot.record_size as u64);
+        if end > self.boot.clusters || needed > self.byte(end) {
+            return Err(self.in_record(
+                0,
+                NtfsError::damaged(format!(
+                    "$MFT has {} records in {end} clusters, on a volume of {}",
+                    self.records, self.boot.clusters
+                )),
+            ));
         }
         Ok(())
     }

@@ -147,6 +147,12 @@ impl Ntfs {
             .size();
         // The stream ends with the copy of what came last.
         let last = last.map_or(0, |last| last.offset.saturating_add(u64::from(last.size)));
+        if last > end {
+            return Err(self.damaged(
+                number::SECURE,
+                format!("has a descriptor that ends at byte {last} of {end}"),
+            ));
+        }
         let end = end.saturating_sub(BLOCK).max(last).next_multiple_of(ALIGNMENT);
         let block = end / BLOCK;
         let next_block = |block: u64| (block / 2 + 1) * 2 * BLOCK;

@@ -29,6 +29,8 @@ const MAY_LEAVE: [u32; 5] = [
 const WORTH_LEAVING: usize = 96;
 /// Changed files that are kept for the next change.
 const MOST_KEPT: usize = 16;
+/// One in more pieces is not kept: with 32 bytes each, all that are kept have 32 MiB at most.
+const MOST_KEPT_RUNS: usize = 1 << 16;
 
 impl Ntfs {
     /// Writes a changed file: shares its attributes out to records, and writes those that differ from what they were.
@@ -36,8 +38,7 @@ impl Ntfs {
         let number = file.number;
         self.sort_attributes(&mut file.attributes);
         let shape = self.shape(&file)?;
-        self.make_room(&mut file, &shape)?;
-        let layout = layout::layout(&shape, &file.attributes).map_err(|e| self.in_record(number, e))?;
+        let layout = self.make_room(&mut file, &shape)?;
         let records = self.records_for(&mut file, layout.records.len())?;
         let layout = self.with_list(&mut file, &shape, layout, &records)?;
         for (reference, pieces) in records.iter().zip(&layout) {
@@ -47,11 +48,19 @@ impl Ntfs {
         if number == number::MFT {
             self.take_map(&file);
         }
+        self.keep(file);
+        Ok(())
+    }
+
+    /// Keeps a file, written already, for the next change.
+    pub(super) fn keep(&mut self, file: EditedFile) {
+        if file.runs() > MOST_KEPT_RUNS && file.number != number::MFT {
+            return;
+        }
         while self.edited.len() >= MOST_KEPT {
             self.edited.pop_first();
         }
-        self.edited.insert(number, file);
-        Ok(())
+        self.edited.insert(file.number, file);
     }
 
     /// The room that the records of a file have.
@@ -74,12 +83,12 @@ impl Ntfs {
         Ok(layout.is_ok_and(|layout| layout.list == List::None))
     }
 
-    /// Lets values leave a record that is too full, the largest first.
-    fn make_room(&mut self, file: &mut EditedFile, shape: &Shape) -> Result<()> {
+    /// Lets values leave a record that is too full, the largest first, and shares out what there is then.
+    fn make_room(&mut self, file: &mut EditedFile, shape: &Shape) -> Result<Layout> {
         loop {
             let layout = layout::layout(shape, &file.attributes);
-            if layout.is_ok_and(|layout| layout.list == List::None) {
-                return Ok(());
+            if layout.as_ref().is_ok_and(|layout| layout.list == List::None) {
+                return layout.map_err(|e| self.in_record(file.number, e));
             }
             let largest = file
                 .attributes
@@ -94,7 +103,7 @@ impl Ntfs {
                 })
                 .max();
             let Some((_, index)) = largest else {
-                return Ok(());
+                return layout.map_err(|e| self.in_record(file.number, e));
             };
             self.move_to_clusters(file, index)?;
         }

@@ -23,4 +23,5 @@ mod reading;
 mod refusals;
 mod samples;
 mod security;
+mod speed;
 mod turns;

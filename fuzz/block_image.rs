@@ -2,14 +2,71 @@
 //! edit a copy.
 
 use rehome::{
-    disk::{Disk, MemoryDisk},
+    disk::{Disk, Error, Extent, Kind, MemoryDisk, Result},
     image::{Format, NoNeighbours, detect, open, open_writable, qcow2::Qcow2},
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+/// Where a file in memory ends. A header may say that blocks begin behind 4 GiB: a real file would have a hole there.
+const LONGEST: u64 = 64 << 20;
+
+/// What a full storage is to an image.
+#[derive(Debug)]
+struct Short(MemoryDisk);
+
+impl Short {
+    fn must_have_room(end: Option<u64>) -> Result<()> {
+        match end {
+            Some(end) if end <= LONGEST => Ok(()),
+            _ => Err(Error::new(Kind::Full, "image", "no more room")),
+        }
+    }
+}
+
+impl Disk for Short {
+    fn label(&self) -> &str {
+        self.0.label()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        Self::must_have_room(offset.checked_add(bytes.len() as u64))?;
+        self.0.write_at(offset, bytes)
+    }
+
+    fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {
+        self.0.extents(range)
+    }
+
+    fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        Self::must_have_room(Some(range.end))?;
+        self.0.write_zeros(range)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.0.discard(range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+
+    fn set_size(&self, size: u64) -> Result<()> {
+        Self::must_have_room(Some(size))?;
+        self.0.set_size(size)
+    }
+}
 
 /// Errors are answers; a map has an end and reading stays within it; what was written is read.
 pub fn exercise(format: Format, bytes: Vec<u8>) {
-    let container = || Arc::new(MemoryDisk::new("image", bytes.clone()));
+    let container = || Arc::new(Short(MemoryDisk::new("image", bytes.clone())));
     let _ = detect(&*container());
     if format == Format::Qcow2 {
         let _ = Qcow2::describe(&*container());

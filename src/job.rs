@@ -85,10 +85,19 @@ pub struct Copying {
 }
 
 impl Copying {
-    /// What holds it back; `None`: nothing.
-    pub fn brake(&self) -> Option<Brake> {
-        let needed = self.rate.is_some() || !self.windows.is_empty();
-        needed.then(|| Brake::new(self.rate, self.windows.clone(), Box::new(SystemClock::default())))
+    /// What holds it back; `None`: nothing. `lasts`: both ends are places where another run could go on.
+    pub fn brake(&self, lasts: bool) -> Option<Brake> {
+        if self.rate.is_none() && self.windows.is_empty() {
+            return None;
+        }
+        let brake = Brake::new(self.rate, self.windows.clone(), Box::new(SystemClock::default()));
+        // Without hashes there is no ledger, and without flushes no power cut is survived.
+        let safe = lasts && self.hashing && self.cache != Cache::Unsafe;
+        Some(if safe {
+            brake
+        } else {
+            brake.without_a_second_time()
+        })
     }
 }
 
@@ -101,6 +110,8 @@ pub struct ImageJob {
     pub out: Locator,
     /// `-O`.
     pub format: Format,
+    /// It was said, and is not what is taken where nothing is.
+    pub format_is_named: bool,
     /// `-o` and `-c`.
     pub options: image::Options,
     /// `-n`: OUT is there already and is written into.

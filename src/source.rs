@@ -10,16 +10,16 @@ use crate::{
         swap::Swap,
     },
     guest::{self, Guest, Inspection, OtherVolume},
-    image::{self, Format, ova::Package},
+    image::{Format, ova::Package},
     job::Source,
-    locator::{self, Passing, Reading},
+    locator::{self, Locator, Passing, Reading},
     machine::Firmware,
     output::{ManifestState, PackageFacts, Report, SourceFacts, VolumeFacts},
     volume::{Scan, Volume, scan},
     watch::Watch,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,6 +31,7 @@ pub struct Opened {
     source: Source,
     disks: Vec<Arc<dyn Disk>>,
     formats: Vec<Format>,
+    /// Every file and device that they are read from, once.
     paths: Vec<PathBuf>,
     /// Names of those that have no path.
     others: Vec<String>,
@@ -124,10 +125,10 @@ impl Opened {
             match one.path {
                 Some(path) => {
                     let beside = one.package.iter().flat_map(Package::files_beside);
-                    let mut files: Vec<PathBuf> = beside.map(|name| path.with_file_name(name)).collect();
-                    files.retain(|file| *file != path);
+                    let files: Vec<PathBuf> = beside.map(|name| path.with_file_name(name)).collect();
                     opened.paths.push(path);
-                    opened.paths.append(&mut files);
+                    opened.paths.extend(files);
+                    opened.paths.extend(one.files);
                 }
                 None => opened.others.push(locator.to_string()),
             }
@@ -140,7 +141,41 @@ impl Opened {
                 .extend(one.passing.map(|passing| (locator.to_string(), passing)));
             opened.remarks.extend(one.remarks);
         }
+        let mut seen = BTreeSet::new();
+        opened
+            .paths
+            .retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
         Ok(opened)
+    }
+
+    /// Every file and device that they are read from.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Refuses `out` if what is written there would be written into the source.
+    ///
+    /// # Errors
+    /// [`Kind::Unsafe`] with the place of the source that is meant.
+    pub fn must_not_be_at(&self, out: &Locator) -> disk::Result<()> {
+        let label = out.to_string();
+        let shared = match out.path() {
+            Some(out) => {
+                let shared = self.paths.iter().find(|path| destination::overlap(path, out));
+                shared.map(|path| path.display().to_string())
+            }
+            None => self.others.contains(&label).then(|| label.clone()),
+        };
+        let Some(shared) = shared else {
+            return Ok(());
+        };
+        let is_named = self.source.disks.iter().any(|disk| disk.to_string() == shared);
+        let what = match is_named {
+            true => format!("is the source, or on the same disk as the source {shared}"),
+            false => format!("is, or shares its bytes with, {shared}, which belongs to the source"),
+        };
+        let text = format!("{what}; that is never written: name another destination");
+        Err(Error::new(Kind::Unsafe, label, text))
     }
 
     /// They can be opened again, and are the same then: a run that breaks can be resumed.
@@ -239,8 +274,7 @@ impl Opened {
     /// # Errors
     /// Those of looking at the files.
     pub fn identity(&self) -> disk::Result<Digest> {
-        let parts: Vec<PathBuf> = self.paths.iter().flat_map(|path| image::parts(path)).collect();
-        let paths: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+        let paths: Vec<&Path> = self.paths.iter().map(PathBuf::as_path).collect();
         let files = copy::source_identity(&paths)?;
         if self.others.is_empty() {
             return Ok(files);

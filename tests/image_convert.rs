@@ -244,6 +244,38 @@ fn an_image_that_is_there_is_written_into_when_it_is_named_twice() {
 }
 
 #[test]
+fn an_image_that_is_there_is_taken_for_a_raw_disk_only_when_that_is_said() {
+    let (folder, raw) = source();
+    for format in ["qcow2", "vmdk", "vpc", "vhdx", "vdi"] {
+        let out = folder.path().join("old");
+        qemu_img(&["create", "-q", "-f", format, text(&out), "24M"]);
+        let before = fs::read(&out).unwrap();
+        let ends = [text(&raw), text(&out), "--yes-erase", text(&out)];
+        let said = fails(1, &[&["convert", "-n"][..], &ends].concat());
+        let advice = format!("say -O {format} to write into its disk");
+        assert!(said.contains(&advice), "{said}");
+        assert!(fs::read(&out).unwrap() == before);
+        done(&[&["convert", "-n", "-O", format][..], &ends].concat());
+        qemu_img(&["compare", "-q", "-f", "raw", "-F", format, text(&raw), text(&out)]);
+        assert_eq!(names(folder.path()), ["old", "raw"]);
+        fs::remove_file(&out).unwrap();
+    }
+    // Who says raw means it, and a raw disk is one without a word.
+    let out = folder.path().join("old");
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&out), "24M"]);
+    fs::File::options()
+        .write(true)
+        .open(&out)
+        .unwrap()
+        .set_len(SIZE)
+        .unwrap();
+    let ends = [text(&raw), text(&out), "--yes-erase", text(&out)];
+    done(&[&["convert", "-n", "-O", "raw"][..], &ends].concat());
+    done(&[&["convert", "-n"][..], &ends].concat());
+    assert!(fs::read(&raw).unwrap() == fs::read(&out).unwrap());
+}
+
+#[test]
 fn a_rate_is_kept_to_and_progress_is_told() {
     let (folder, raw) = source();
     let out = folder.path().join("out");

@@ -477,7 +477,7 @@ fn a_server_that_zeros_fast_is_asked_for_all_at_once() {
         let disk = server.open("", Access::Write);
         disk.write_at(MIB, &[7; 4096]).unwrap();
         assert!(disk.can_flush());
-        assert_eq!(disk.zero_at_once().unwrap(), fast);
+        assert_eq!(disk.zero_at_once(&Unwatched).unwrap(), fast);
         let mut bytes = [1; 4096];
         disk.read_at(MIB, &mut bytes).unwrap();
         assert_eq!(bytes == [0; 4096], fast);

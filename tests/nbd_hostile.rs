@@ -11,6 +11,7 @@
 use rehome::{
     disk::{Content, Disk, Extent, Kind, Result},
     nbd::{Access, NbdDisk, Patience, Stream},
+    watch::Unwatched,
 };
 use std::{
     io::{Read, Write},
@@ -88,6 +89,10 @@ fn export(size: u64, flags: u16) -> Vec<u8> {
 
 /// Negotiates like an honest server: structured replies, `base:allocation` as context 7, an export of [`SIZE`].
 fn negotiate(server: &mut UnixStream, structured: bool) {
+    negotiate_export(server, structured, &export(SIZE, WRITABLE));
+}
+
+fn negotiate_export(server: &mut UnixStream, structured: bool, export: &[u8]) {
     greet(server);
     loop {
         match option(server) {
@@ -97,7 +102,7 @@ fn negotiate(server: &mut UnixStream, structured: bool) {
                 reply(server, 10, ACK, &[]);
             }
             7 => {
-                reply(server, 7, INFO, &export(SIZE, WRITABLE));
+                reply(server, 7, INFO, export);
                 reply(server, 7, ACK, &[]);
                 return;
             }
@@ -490,4 +495,51 @@ fn a_zero_that_is_too_long_for_the_server_is_cut() {
     let error = disk.write_zeros(0..SIZE).unwrap_err();
     assert!(error.to_string().contains("value too large"), "{error}");
     disk.write_zeros(0..4096).unwrap();
+}
+
+#[test]
+fn a_fast_zero_may_be_refused_at_any_place_and_is_then_written() {
+    const STEP: u64 = 256 << 20;
+    const FAST: u16 = 1 << 11;
+    let disk = open(|server| {
+        negotiate_export(server, false, &export(3 * STEP, WRITABLE | FAST));
+        loop {
+            let mut request = [0; 28];
+            if server.read_exact(&mut request).is_err() || request[7] == 2 {
+                break;
+            }
+            let fast = request[5] & 1 << 4 != 0;
+            let offset = u64::from_be_bytes(request[16..24].try_into().unwrap());
+            // "NBD_ENOTSUP" where it would be slow.
+            let error = if fast && offset >= STEP { 95 } else { 0 };
+            send(server, &[&simple(request[8..16].try_into().unwrap(), error)]);
+        }
+    })
+    .unwrap();
+    assert!(!disk.zero_at_once(&Unwatched).unwrap());
+    disk.write_zeros(0..3 * STEP).unwrap();
+}
+
+#[test]
+fn after_a_flush_that_the_server_failed_no_other_succeeds() {
+    let disk = open(|server| {
+        negotiate(server, false);
+        // "NBD_EIO", and from then on all is well.
+        for error in [5, 0, 0] {
+            let mut header = [0; 28];
+            if server.read_exact(&mut header).is_err() || header[7] == 2 {
+                return;
+            }
+            send(server, &[&simple(header[8..16].try_into().unwrap(), error)]);
+        }
+    })
+    .unwrap();
+    let error = disk.flush().unwrap_err();
+    assert!(error.to_string().contains("input/output error"), "{error}");
+    let error = disk.flush().unwrap_err();
+    assert_eq!(error.kind, Kind::Io);
+    assert!(
+        error.to_string().contains("an earlier flush has failed"),
+        "{error}"
+    );
 }

@@ -5,6 +5,7 @@ mod small_guest;
 use small_guest::{SIZE, disk, rehome_ends, run};
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -262,6 +263,118 @@ fn a_copy_whose_server_died_goes_on_with_resume() {
     );
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert!(report["disks"][0]["resumed"].as_u64().unwrap() > 0, "{said}");
+    assert!(fs::read(&target).unwrap() == expected);
+}
+
+#[test]
+fn zeros_for_a_server_keep_to_the_rate_and_stop_at_a_signal() {
+    if Command::new("nbdkit").arg("--version").output().is_err() {
+        eprintln!("skipped: nbdkit is not installed");
+        return;
+    }
+    const SIZE: u64 = 256 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    fs::File::create(folder.path().join("hole.raw"))
+        .unwrap()
+        .set_len(SIZE)
+        .unwrap();
+    let target = folder.path().join("target.raw");
+    fs::write(&target, vec![0xee; SIZE as usize]).unwrap();
+    let socket = folder.path().join("socket");
+    let nbdkit = [
+        "--foreground",
+        "--unix",
+        text(&socket),
+        "--filter=nozero",
+        "file",
+        text(&target),
+    ];
+    let _server = Server::start(folder.path(), "nbdkit", &nbdkit);
+    let address = format!("nbd+unix:///?socket={}", socket.display());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rehome"))
+        .args([
+            "image",
+            "convert",
+            "-f",
+            "raw",
+            "-O",
+            "raw",
+            "-m",
+            "2",
+            "--progress",
+            "json",
+        ])
+        .args([
+            "--rate-limit",
+            "1M",
+            "hole.raw",
+            &address,
+            "--yes-erase",
+            &address,
+        ])
+        .current_dir(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stderr.take().unwrap()).lines();
+    let done = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line["done"].as_u64().filter(|done| *done > 0)
+    };
+    let first = lines.by_ref().find_map(|line| done(&line.unwrap()));
+    run(Command::new("kill").args(["-INT", &program.id().to_string()]));
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(!program.wait().unwrap().success(), "{said:?}");
+    assert!(first.is_some_and(|first| first < SIZE), "{said:?}");
+    // A mebibyte in a second, however long all of this took: nearly all is as it was.
+    let now = fs::read(&target).unwrap();
+    assert!(now[1 << 20..2 << 20].iter().all(|byte| *byte == 0), "{said:?}");
+    assert!(
+        now[128 << 20..255 << 20].iter().all(|byte| *byte == 0xee),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_run_that_was_killed_between_two_names_is_gone_on_with() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: strace, which kills at the right moment, is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = disk(folder.path());
+    let expected = fs::read(converted(folder.path(), text(&source), "file.raw")).unwrap();
+    let target = folder.path().join("target.raw");
+    fs::write(&target, vec![0xee; SIZE as usize]).unwrap();
+    let _server = Server::qemu(folder.path(), &target, "raw");
+    let address = address(folder.path());
+    let convert = [
+        "convert",
+        text(&source),
+        "--to",
+        "kvm",
+        "-o",
+        &address,
+        "--yes-erase",
+        &address,
+    ];
+    let killed = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2"])
+        .args(["-e", "inject=renameat2:error=EIO:signal=SIGKILL:when=2"])
+        .arg(env!("CARGO_BIN_EXE_rehome"))
+        .args(convert)
+        .current_dir(folder.path())
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output()
+        .unwrap();
+    assert!(!killed.status.success(), "{killed:?}");
+    let files = ["disk.xml", "disk.report.json"].map(|name| folder.path().join(name));
+    let visible = files.iter().filter(|file| file.exists()).count();
+    assert_eq!(visible, 1, "one of two has its name: {killed:?}");
+    let resume = [&convert[..], &["--resume"]].concat();
+    ends(0, &rehome_in(folder.path(), &resume));
+    assert!(files.iter().all(|file| file.exists()));
+    assert!(!folder.path().join(".disk.rehome-work").exists());
     assert!(fs::read(&target).unwrap() == expected);
 }
 

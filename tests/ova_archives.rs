@@ -11,20 +11,25 @@
 mod small_guest;
 
 use rehome::{
-    disk::{Disk, FileDisk, Sink},
+    copy::{Identity, NoLedger, Pace, copy},
+    destination::{ArchiveDestination, Destination},
+    disk::{Digest, Disk, FileDisk, Kind, MemoryDisk, Sink},
     image::{
         self, Files, Format, Image, NoNeighbours, Options, Shape,
         ova::{NewAdapter, NewArchive, NewController, NewDisk, NewMachine, disk_options},
         vmdk::StreamOptimized,
     },
-    watch::Unwatched,
+    watch::{Unwatched, Watch},
 };
 use small_guest::{rehome_ends, run};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -288,6 +293,85 @@ fn write(archive: &NewArchive, index: usize, disk: &NewDisk, fresh: bool) {
     }
     sink.finish().unwrap();
     archive.complete_disk(&*file).unwrap();
+}
+
+/// Cancels when the stage of that name begins.
+struct UpTo {
+    stage: &'static str,
+    reached: AtomicBool,
+}
+
+impl Watch for UpTo {
+    fn stage(&self, name: &str, _bytes: u64) {
+        if name == self.stage {
+            self.reached.store(true, Ordering::SeqCst);
+        }
+    }
+    fn advance(&self, _bytes: u64) {}
+    fn cancelled(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn the_reading_for_a_manifest_can_be_stopped_and_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = UpTo {
+        stage: "manifest",
+        reached: AtomicBool::new(false),
+    };
+    let never = UpTo {
+        stage: "never",
+        reached: AtomicBool::new(false),
+    };
+    // By the destination of a machine.
+    let (machine, disks) = machine(1);
+    let source = MemoryDisk::new("source", vec![5; 1 << 20]);
+    let identity = Identity {
+        plan: Digest::of(b"plan"),
+        source: Digest::of(b"source"),
+        size: 1 << 20,
+    };
+    let out = folder.path().join("three.ova");
+    for (again, watch) in [(false, &manifest), (true, &never)] {
+        let destination = if again {
+            ArchiveDestination::resume(&out)
+        } else {
+            ArchiveDestination::create(&out)
+        };
+        let mut destination = Box::new(destination.unwrap());
+        destination.describe(&machine, &disks).unwrap();
+        let (container, ledger) = destination.disk(&disks[0].file, 0, &identity, watch).unwrap();
+        assert_eq!(container.fresh, !again);
+        let options = disk_options(NewController::LsiLogic);
+        let (name, size) = (&disks[0].file, disks[0].capacity);
+        let sink = if again {
+            StreamOptimized::resume(container.disk, true, name, size, &options).unwrap()
+        } else {
+            StreamOptimized::create(container.disk, name, size, &options).unwrap()
+        };
+        copy(&source, &sink, &ledger, Pace::default(), watch).unwrap();
+        let published = destination.publish(watch);
+        assert_eq!(
+            published.is_err_and(|error| error.kind == Kind::Cancelled),
+            !again
+        );
+        assert_eq!(out.exists(), again);
+    }
+    unpacked(&out);
+
+    // And by an image's own writer.
+    let container: Arc<dyn Disk> = Arc::new(FileDisk::create(&folder.path().join("image.ova"), 0).unwrap());
+    let shape = Shape {
+        format: Format::Ova,
+        size: 1 << 20,
+        sector_size: 512,
+        options: Options::default(),
+    };
+    let sink = image::create(&shape, &mut One(container, true)).unwrap();
+    manifest.reached.store(false, Ordering::SeqCst);
+    let error = copy(&source, &*sink, &NoLedger, Pace::default(), &manifest).unwrap_err();
+    assert_eq!(error.kind, Kind::Cancelled);
 }
 
 #[test]

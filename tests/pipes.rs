@@ -2,7 +2,7 @@
 
 mod small_guest;
 
-use small_guest::{disk, rehome_ends, run};
+use small_guest::{UUID, disk, disk_of, rehome_ends, run, tree};
 use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
@@ -114,7 +114,7 @@ fn a_raw_disk_passes_through_without_a_copy() {
         let said = said(&piped(sent, &convert), 1);
         assert!(said.contains(expected), "{said}");
         assert!(!out.exists());
-        let _ = fs::remove_dir_all(folder.path().join(".wrong.raw.rehome-work"));
+        assert!(!folder.path().join(".wrong.raw.rehome-work").exists());
     }
     let out = folder.path().join("resumed.raw");
     let output = piped(
@@ -185,7 +185,7 @@ fn a_stream_optimized_vmdk_passes_through_in_both_directions() {
             "{length}: {said}"
         );
         assert!(!out.exists());
-        let _ = fs::remove_dir_all(folder.path().join(".cut.raw.rehome-work"));
+        assert!(!folder.path().join(".cut.raw.rehome-work").exists());
     }
 }
 
@@ -283,7 +283,7 @@ fn a_package_passes_through_and_its_digests_are_compared() {
         let said = said(&output, 1);
         assert!(said.contains("the SHA256 digest of \"disk.ovf\" is"), "{said}");
         assert!(!out.exists());
-        let _ = fs::remove_dir_all(folder.path().join(".wrong.qcow2.rehome-work"));
+        assert!(!folder.path().join(".wrong.qcow2.rehome-work").exists());
     }
     let bytes = &packages[2].0;
     for length in [700, 4096, 100_000, bytes.len() / 2] {
@@ -297,7 +297,7 @@ fn a_package_passes_through_and_its_digests_are_compared() {
             "{length}: {said}"
         );
         assert!(!out.exists());
-        let _ = fs::remove_dir_all(folder.path().join(".cut.raw.rehome-work"));
+        assert!(!folder.path().join(".cut.raw.rehome-work").exists());
     }
 
     // A disk that is no stream has to be kept first.
@@ -397,4 +397,89 @@ fn a_system_goes_from_pipe_to_pipe() {
     );
     let said = said(&output, 1);
     assert!(said.contains("a raw disk or a package"), "{said}");
+}
+
+/// Ends by a signal when its ledger has begun; gives what it said.
+fn interrupted(mut child: std::process::Child, ledger: impl Fn() -> Option<PathBuf>) -> String {
+    let has_begun = || {
+        let metadata = ledger().and_then(|ledger| fs::metadata(ledger).ok());
+        metadata.is_some_and(|metadata| metadata.len() >= 200)
+    };
+    while !has_begun() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it was interrupted"
+        );
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    said(&child.wait_with_output().unwrap(), 1)
+}
+
+#[test]
+fn what_nobody_can_go_on_with_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = fs::read(raw(folder.path())).unwrap();
+    let names = || -> Vec<_> {
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    // A pipe that ends too early, long after the first checkpoint.
+    let out = folder.path().join("out.qcow2");
+    let convert = ["image", "convert", "-O", "qcow2", "--checkpoint", "1M", "-m", "1"];
+    let output = piped(
+        &bytes,
+        &[&convert[..], &["--size", "64M", "-", text(&out)]].concat(),
+    );
+    let text_of = said(&output, 1);
+    assert!(
+        text_of.contains("were announced") && !text_of.contains("--resume"),
+        "{text_of}"
+    );
+    assert_eq!(names(), ["disk.raw"]);
+
+    // One that is stopped: by its own signal, and a system on its way through a folder of ours.
+    let spawn = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_rehome"))
+            .args(arguments)
+            .args(["--rate-limit", "1M", "--checkpoint", "1M"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let size = SIZE.to_string();
+    let mut child = spawn(&["image", "convert", "--size", &size, "-", text(&out)]);
+    let mut stdin = child.stdin.take().unwrap();
+    let feeder = thread::spawn(move || {
+        // The pipe breaks with its reader.
+        let _ = stdin.write_all(&bytes);
+    });
+    let ledger = folder.path().join(".out.qcow2.rehome-work/ledgers/out.qcow2");
+    let said = interrupted(child, || Some(ledger.clone()));
+    feeder.join().unwrap();
+    assert!(!said.contains("--resume"), "{said}");
+    assert_eq!(names(), ["disk.raw"]);
+
+    // So much in it that it is at work for long.
+    let root = tree(folder.path());
+    let much: Vec<u8> = (0..20_u32 << 20).map(|at| (at / 7 % 251) as u8 | 1).collect();
+    fs::write(root.join("usr/bin/much"), much).unwrap();
+    let source = disk_of(folder.path(), &root, "physical.img", UUID);
+    let before = names();
+    let spool = tempfile::tempdir().unwrap();
+    let convert = ["convert", text(&source), "--to", "kvm", "-O", "raw", "-o", "-"];
+    let child = spawn(&[&convert[..], &["--temporary-folder", text(spool.path())]].concat());
+    let said = interrupted(child, || {
+        let made = fs::read_dir(spool.path()).ok()?.next()?.ok()?.path();
+        Some(made.join(".disk.raw.rehome-work/ledgers/disk.raw"))
+    });
+    assert!(!said.contains("--resume") && !said.contains("kept"), "{said}");
+    assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 0);
+    assert_eq!(names(), before);
 }

@@ -312,6 +312,17 @@ fn the_parent_of_a_differencing_disk_is_found_by_what_it_is() {
     model[3 << 20..].copy_from_slice(&pattern(2, 1 << 20));
     let disk = open(&top);
     assert!(read_all(disk.as_ref()) == model);
+    // Of the files that were looked at only those that it stands on belong to it.
+    let beside = Beside::new(&top);
+    let again = image::open(Arc::new(FileDisk::open(&top).unwrap()), None, &beside).unwrap();
+    let mut files: Vec<_> = beside
+        .opened()
+        .iter()
+        .map(|file| file.file_name().unwrap().to_owned())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["some name", "{11111111-1111-1111-1111-111111111111}.vdi"]);
+    drop(again);
     let map = extents(disk.as_ref());
     assert!(
         map.iter()

@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use rehome::{
     disk::Disk,
     nbd::{Access, Halves, NbdDisk, Patience, Stream},
+    watch::Unwatched,
 };
 use std::{
     io::{self, Cursor},
@@ -58,6 +59,6 @@ fuzz_target!(|data: &[u8]| {
         let _ = disk.write_zeros(size / 2..size / 2 + 100.min(size - size / 2));
         let _ = disk.discard(0..size.min(1 << 30));
         let _ = disk.flush();
-        let _ = disk.zero_at_once();
+        let _ = disk.zero_at_once(&Unwatched);
     }
 });

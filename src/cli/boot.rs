@@ -176,13 +176,13 @@ fn image_of(locator: &Locator) -> crate::disk::Result<DiskImage> {
     let (place, format) = match locator {
         Locator::Path(path) => {
             let container = crate::disk::open_source(path, None)?;
-            let format = if path.is_file() {
-                image::detect(&*container)?
-            } else {
-                Format::Raw
-            };
+            let is_file = path.is_file();
             let path = absolute(path).map_err(|e| crate::disk::Error::io(path.display().to_string(), e))?;
-            (DiskPlace::File(path), format)
+            if is_file {
+                (DiskPlace::File(path), image::detect(&*container)?)
+            } else {
+                (DiskPlace::Device(path), Format::Raw)
+            }
         }
         Locator::Nbd(address) => (DiskPlace::Export(address.clone()), Format::Raw),
         Locator::Standard => {

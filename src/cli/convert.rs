@@ -1,10 +1,10 @@
 //! `rehome convert`: does it.
 
 use super::{
-    Outcome, Result,
+    Outcome, Result, Results,
     copying_arguments::CopyingArguments,
+    different,
     planning_arguments::PlanningArguments,
-    print_json, print_text,
     progress::{Progress, Style},
     source_arguments::{SourceArguments, locator},
     wrong_usage,
@@ -15,10 +15,7 @@ use crate::{
     job::Job,
     locator::{Locator, is_block_device},
 };
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// Move the system: read it, rewrite it for the target machine, write the result
 ///
@@ -64,7 +61,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     verify: bool,
 
-    /// Print the report as JSON
+    /// Print the report as JSON; on stderr where OUT is standard output
     #[arg(long)]
     json: bool,
 
@@ -111,36 +108,29 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     let progress = Progress::start(arguments.progress)?;
     let converted = convert::convert(&job, &progress)?;
     drop(progress);
+    let results = Results::beside(&arguments.output);
     let (outcome, report) = match &converted {
         Converted::Blocked(plan) => {
             if arguments.json {
-                print_json(plan)?;
+                results.json(plan)?;
             } else {
-                print_text(plan)?;
+                results.text(plan)?;
             }
             return Ok(Outcome::Blocked);
         }
         Converted::Done(report) => (Outcome::Done, report),
         Converted::Different(report) => (Outcome::Different, report),
     };
-    if arguments.output == Locator::Standard {
-        // What was made is on standard output.
-        let _ = write!(io::stderr().lock(), "{report}");
-        return Ok(outcome);
-    }
     if arguments.json {
-        print_json(report)?;
+        results.json(report)?;
         return Ok(outcome);
     }
-    if let Some(plan) = &report.plan {
-        print_text(plan)?;
+    if let Some(plan) = report.plan.as_ref().filter(|_| results == Results::ToOutput) {
+        results.text(plan)?;
     }
-    print_text(report)?;
-    if outcome == Outcome::Different {
-        print_text(
-            &"what was read back is not what was written, and nothing was published: look at the storage of OUT, then remove \
-             the work folder beside it and start again\n",
-        )?;
+    results.text(report)?;
+    if outcome == Outcome::Different && results == Results::ToOutput {
+        results.text(&different(device))?;
     }
     Ok(outcome)
 }

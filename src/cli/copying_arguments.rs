@@ -14,7 +14,7 @@ pub(crate) struct CopyingArguments {
     #[arg(short = 'm', long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     threads: Option<u8>,
 
-    /// Read no more than so many bytes in a second
+    /// Move no more than so many bytes in a second: read, or written where zeros have to be
     #[arg(short = 'r', long, value_name = "SIZE", value_parser = rate)]
     rate_limit: Option<u64>,
 

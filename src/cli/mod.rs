@@ -15,7 +15,7 @@ mod progress;
 mod source_arguments;
 mod undo;
 
-use crate::plan::write_printable;
+use crate::{locator::Locator, plan::write_printable};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::{
     error::Error,
@@ -135,21 +135,64 @@ fn wrong_usage(subcommand: &str, message: impl std::fmt::Display) -> ! {
 
 /// A result as JSON on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = serde_json::to_writer_pretty(&mut out, value)
-        .map_err(io::Error::from)
-        .and_then(|()| writeln!(out))
-        .and_then(|()| out.flush());
-    unless_closed(written)?;
-    Ok(Outcome::Done)
+    Results::ToOutput.json(value)
 }
 
 /// A result for people on stdout.
 fn print_text(value: &impl std::fmt::Display) -> Result {
-    let text = printable(&value.to_string());
-    let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
-    Ok(Outcome::Done)
+    Results::ToOutput.text(value)
+}
+
+/// Where results go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Results {
+    /// Standard output.
+    ToOutput,
+    /// Standard error, since OUT itself is on standard output, where not a byte may stand beside it.
+    ToErrors,
+}
+
+impl Results {
+    /// Those of a job that writes `out`.
+    fn beside(out: &Locator) -> Self {
+        match out {
+            Locator::Standard => Self::ToErrors,
+            Locator::Path(_) | Locator::Nbd(_) => Self::ToOutput,
+        }
+    }
+
+    fn json(self, value: &impl serde::Serialize) -> Result {
+        let json = serde_json::to_string_pretty(value)?;
+        self.put(&format!("{json}\n"))
+    }
+
+    fn text(self, value: &impl std::fmt::Display) -> Result {
+        self.put(&printable(&value.to_string()))
+    }
+
+    fn put(self, text: &str) -> Result {
+        if self == Self::ToErrors {
+            // With stderr closed there is nobody to tell.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            return Ok(Outcome::Done);
+        }
+        let mut out = io::stdout().lock();
+        unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// What a verification that found a difference says after the report; `in_place`: OUT was there before.
+fn different(in_place: bool) -> String {
+    let left = if in_place {
+        "OUT is overwritten and damaged"
+    } else {
+        "nothing was published"
+    };
+    format!(
+        "what was read back is not what was written, and {left}: look at the storage of OUT, remove the work \
+         folder if one is left beside it, and start again\n"
+    )
 }
 
 /// What guests and disks say must not steer the terminal.

@@ -3,6 +3,7 @@
 use crate::watch::Watch;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
+    fs,
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
@@ -44,14 +45,17 @@ struct Stage {
 const JSON_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Progress {
-    /// Shows nothing yet. From now on SIGINT, SIGTERM and SIGHUP ask the job to stop; a second one stops it at once.
+    /// Shows nothing yet. From now on SIGINT, SIGTERM and SIGHUP ask the job to stop; a second one stops it at once. Those
+    /// that are ignored stay so: `nohup` and a shell's `&` have their reason.
     pub(crate) fn start(style: Style) -> io::Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [
+        let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let wanted = [
             signal_hook::consts::SIGINT,
             signal_hook::consts::SIGTERM,
             signal_hook::consts::SIGHUP,
-        ] {
+        ];
+        for signal in wanted.into_iter().filter(|signal| !is_in(ignored, *signal)) {
             signal_hook::flag::register_conditional_shutdown(signal, 130, cancelled.clone())?;
             signal_hook::flag::register(signal, cancelled.clone())?;
         }
@@ -84,6 +88,22 @@ impl Progress {
         // A closed stderr is no reason to stop a copy.
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
+}
+
+/// The mask of the signals that a process ignores, from its `status` (proc_pid_status(5)); none where it does not say.
+fn ignored_signals(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Signal 1 is the lowest bit of a mask.
+fn is_in(mask: u64, signal: i32) -> bool {
+    let bit = u32::try_from(signal)
+        .ok()
+        .and_then(|signal| signal.checked_sub(1));
+    bit.and_then(|bit| mask.checked_shr(bit))
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 impl Watch for Progress {
@@ -152,5 +172,21 @@ impl Watch for Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_found_in_the_status_of_a_process() {
+        let status = "Name:\trehome\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000440\n";
+        let mask = ignored_signals(status);
+        assert!(is_in(mask, 1) && is_in(mask, 13));
+        assert!(!is_in(mask, 2) && !is_in(mask, 15) && !is_in(mask, 0) && !is_in(mask, 65));
+        for nothing in ["", "SigIgn:", "SigIgn:\tnone\n"] {
+            assert_eq!(ignored_signals(nothing), 0);
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The words by which every subcommand names its disks.
 
-use crate::{image::Format, job::Source, locator::Locator};
+use crate::{
+    image::{self, Format},
+    job::Source,
+    locator::Locator,
+};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::path::PathBuf;
 
@@ -71,39 +75,7 @@ pub(crate) fn locator() -> impl TypedValueParser<Value = Locator> {
     OsStringValueParser::new().try_map(|words| Locator::parse(&words))
 }
 
-/// A size in bytes with the suffixes of qemu-img: k, M, G, T in powers of 1024.
+/// A size in bytes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size: a number, with k, M, G or T behind it");
-    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
-        Some((at, suffix)) if suffix.is_ascii_alphabetic() => {
-            let shift = match suffix.to_ascii_lowercase() {
-                'k' => 10,
-                'm' => 20,
-                'g' => 30,
-                't' => 40,
-                _ => return Err(wrong()),
-            };
-            (text.get(..at).unwrap_or_default(), shift)
-        }
-        Some(_) => (text, 0),
-        None => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_the_suffixes_of_qemu_img() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("64k"), Ok(65536));
-        assert_eq!(size("32M"), Ok(32 << 20));
-        assert_eq!(size("2GB"), Ok(2 << 30));
-        for wrong in ["", "M", "4X", "-1", "99999999T", "1.5G"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
+    image::bytes(text)
 }

@@ -3,13 +3,13 @@
 use super::{
     digest_of, in_place, no_second_time,
     products::must_fit_a_device,
-    standard_output,
+    source_has_changed, standard_output,
     verifying::{self, Stoppable},
 };
 use crate::{
-    copy::{self, Identity},
+    copy::{self, Braked, Identity},
     destination::{self, Destination, DeviceDestination, ExistingDestination, FileDestination, Shape},
-    disk::{self, Digest, Error, Kind, Overlay, Result},
+    disk::{self, Digest, Error, FileDisk, Kind, Overlay, Result},
     image::{self, Beside, Check, Files, Format},
     job::ImageJob,
     locator::{Locator, is_block_device},
@@ -17,7 +17,7 @@ use crate::{
     source::Opened,
     transfer::{self, Product, Stages, resumable},
     undo,
-    watch::Watch,
+    watch::{Unwatched, Watch},
 };
 use std::{
     path::{Path, PathBuf, absolute},
@@ -56,13 +56,13 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     });
     report.packages = opened.packages();
     report.warnings.extend_from_slice(opened.remarks());
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(opened.lasts() && job.out != Locator::Standard);
     if job.out == Locator::Standard {
         let written = verifying::beside(&opened, &watch, || {
             standard_output::write(&**source, job, brake.as_ref(), &mut stages)
         });
         report.disks.push(written??);
-        opened.must_be_at_end()?;
+        manifests_were_compared(opened.must_be_at_end()?, &mut report);
         report.stages = stages.end();
         return Ok(ImageConverted::Done(Box::new(report)));
     }
@@ -72,9 +72,17 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         source: source_digest,
         size: source.size(),
     };
-    let (mut destination, name) = open_destination(job)?;
-    transfer::must_be_worth_resuming(&*destination, &job.out)?;
+    let (mut destination, name) = open_destination(job, &opened)?;
+    if !opened.lasts() {
+        destination.never_resume();
+    }
+    transfer::must_be_worth_resuming(&mut *destination, &job.out)?;
     report.warnings.extend(destination.remarks());
+    // A pipe tells nothing of what is to come.
+    if !job.resume && opened.lasts() {
+        let disks = std::slice::from_ref(source);
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let out = match job.out.path() {
         Some(path) => Some(absolute(path).map_err(|error| Error::io(path.display().to_string(), error))?),
         None => None,
@@ -85,6 +93,7 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
         options: job.options.clone(),
         out,
         existing: job.existing,
+        spared: opened.paths(),
         verify: job.verify,
     };
     let written = verifying::beside(&opened, &watch, || {
@@ -111,12 +120,13 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     let verified = written.verified;
     report.disks.push(written);
     report.stages = stages.end();
-    passed_well(&opened, &mut report, &mut *destination)?;
+    // Is what came through a pipe all that should have come?
+    let compared = opened
+        .must_be_at_end()
+        .map_err(|error| resumable(error, destination.leftover()))?;
+    manifests_were_compared(compared, &mut report);
     if opened.identity()? != source_digest {
-        transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
-        let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
-                    writes to it, remove the work folder beside OUT and start again";
-        return Err(Error::new(Kind::Unsafe, "the source", text));
+        return Err(source_has_changed(&mut *destination));
     }
     if job.verify && !verified {
         transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
@@ -124,22 +134,18 @@ pub fn convert_image(job: &ImageJob, watch: &dyn Watch) -> Result<ImageConverted
     }
     let leftover = destination.leftover();
     destination
-        .publish()
+        .publish(&Braked::new(&watch, brake.as_ref()))
         .map_err(|error| resumable(error, leftover))?;
     Ok(ImageConverted::Done(Box::new(report)))
 }
 
-/// Is what came through a pipe all that should have come?
-fn passed_well(opened: &Opened, report: &mut Report, destination: &mut dyn Destination) -> Result<()> {
-    match opened.must_be_at_end() {
-        Ok(true) => report.manifests_are_verified(),
-        Ok(false) => report.manifests_are_absent(),
-        Err(error) => {
-            transfer::mark_as_worthless(destination, "what came through the pipe is damaged")?;
-            return Err(error);
-        }
+/// Every manifest that is `there` is as it should be.
+fn manifests_were_compared(there: bool, report: &mut Report) {
+    if there {
+        report.manifests_are_verified();
+    } else {
+        report.manifests_are_absent();
     }
-    Ok(())
 }
 
 /// Zeros are left out of what is converted, and would show what lies below.
@@ -164,12 +170,12 @@ fn plan_digest(job: &ImageJob, source: Format) -> Result<Digest> {
 }
 
 /// The destination, begun or resumed, and what the image is called there.
-fn open_destination(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
+fn open_destination(job: &ImageJob, opened: &Opened) -> Result<(Box<dyn Destination>, String)> {
     let label = job.out.to_string();
     let path = match &job.out {
-        Locator::Path(path) if path.exists() && is_block_device(path)? => return on_device(job),
+        Locator::Path(path) if path.exists() && is_block_device(path)? => return on_device(job, opened),
         Locator::Path(path) => path,
-        Locator::Nbd(_) => return on_device(job),
+        Locator::Nbd(_) => return on_device(job, opened),
         Locator::Standard => {
             let text = "cannot be written to: name a file";
             return Err(Error::new(Kind::Unsupported, "standard output", text));
@@ -180,10 +186,9 @@ fn open_destination(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
         let text = "is no name for a file that can be made: give OUT a name in UTF-8";
         return Err(Error::new(Kind::Unsupported, label, text));
     };
-    let mut sources = job.source.disks.iter().filter_map(Locator::path);
-    if sources.any(|source| is_same_file(source, &out)) {
-        let text = "is the source, which is never written: name another file";
-        return Err(Error::new(Kind::Unsafe, label, text));
+    opened.must_not_be_at(&job.out)?;
+    if job.existing && !job.format_is_named {
+        must_be_raw(path)?;
     }
     let destination: Box<dyn Destination> = match (job.existing, job.resume) {
         (true, false) => Box::new(ExistingDestination::create(path, &job.yes_erase)?),
@@ -194,16 +199,22 @@ fn open_destination(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
     Ok((destination, name))
 }
 
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
+/// Of a file that is written into where nobody has named its format.
+fn must_be_raw(out: &Path) -> Result<()> {
+    let format = image::detect(&FileDisk::open(out)?)?;
+    if format == Format::Raw {
+        return Ok(());
     }
+    let text = format!(
+        "is a {format} image, and without -O it would be taken for a raw disk and be no image any more: say -O {format} to \
+         write into its disk, or -O raw if it is to be written over as a whole"
+    );
+    Err(Error::new(Kind::Unsafe, out.display().to_string(), text))
 }
 
-fn on_device(job: &ImageJob) -> Result<(Box<dyn Destination>, String)> {
+fn on_device(job: &ImageJob, opened: &Opened) -> Result<(Box<dyn Destination>, String)> {
     let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
-    must_fit_a_device(&job.out, job.format, &job.source)?;
+    must_fit_a_device(&job.out, job.format, opened)?;
     let devices = [job.out.clone()];
     let destination = if job.resume {
         DeviceDestination::resume(&devices, &job.yes_erase, &folder)?
@@ -229,7 +240,7 @@ pub fn create_image(out: &Path, shape: &image::Shape) -> Result<()> {
         source: Digest::of(b"nothing"),
         size: shape.size,
     };
-    let (container, _) = destination.disk(name, image::initial_size(shape), &identity)?;
+    let (container, _) = destination.disk(name, image::initial_size(shape), &identity, &Unwatched)?;
     let mut files = transfer::ProductFiles::new(&container, name, &mut *destination);
     let files: &mut dyn Files = &mut files;
     let sink = image::create(shape, files)?;
@@ -238,7 +249,7 @@ pub fn create_image(out: &Path, shape: &image::Shape) -> Result<()> {
     }
     sink.finish()?;
     drop(sink);
-    destination.publish()
+    destination.publish(&Unwatched)
 }
 
 /// What a repair did.

@@ -2,6 +2,7 @@
 
 use super::{editing, planning};
 use crate::{
+    destination::must_be_free,
     disk::{self, Disk, Error, Kind, Overlay, Result},
     image::{self, Beside, Neighbours},
     job::{InPlaceJob, Source},
@@ -191,11 +192,7 @@ fn in_place(locator: &Locator) -> Result<PathBuf> {
 
 /// The name of an undo file must be free.
 pub(super) fn must_be_absent(undo_file: &Path) -> Result<()> {
-    if !undo_file.exists() {
-        return Ok(());
-    }
-    let text = "is there already: give another name for the undo file";
-    Err(Error::new(Kind::Exists, undo_file.display().to_string(), text))
+    must_be_free(undo_file, "is there already: give another name for the undo file")
 }
 
 /// Says that other disks of the system are changed already.

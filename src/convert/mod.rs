@@ -16,8 +16,8 @@ pub use mending::{Mending, mend, mount_tree};
 pub use planning::make_plan;
 
 use crate::{
-    copy::{self, Identity},
-    destination,
+    copy::{self, Braked, Identity},
+    destination::{self, Destination, Leftover},
     disk::{self, Digest, Error, Kind},
     job::Job,
     locator::Locator,
@@ -50,6 +50,11 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     if job.out == Locator::Standard {
         return standard_output::convert(job, watch);
     }
+    convert_to_place(job, watch, true)
+}
+
+/// The same, to a place that can be come back to. Unless that `lasts`, nothing is kept there for another run.
+fn convert_to_place(job: &Job, watch: &dyn Watch, lasts: bool) -> disk::Result<Converted> {
     let watch = Stoppable::new(watch);
     let mut stages = Stages::new(&watch);
     let mut report = Report::new("convert");
@@ -64,14 +69,17 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     examined.describe(&mut report);
 
     stages.begin("plan", 0);
-    let products = Products::of(job, examined.layer.disks.len())?;
+    let products = Products::of(job, &opened, examined.layer.disks.len())?;
     let mut destination = if job.dry_run {
         None
     } else {
         Some(products.open_destination(job)?)
     };
-    if let Some(destination) = &destination {
-        transfer::must_be_worth_resuming(&**destination, &job.out)?;
+    if let Some(destination) = &mut destination {
+        if !(lasts && opened.lasts()) {
+            destination.never_resume();
+        }
+        transfer::must_be_worth_resuming(&mut **destination, &job.out)?;
         report.warnings.extend(destination.remarks());
     }
     let plan = planning::plan_of_job(job, &mut examined, &target, destination.as_deref())?;
@@ -94,9 +102,13 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     };
     let plan_digest = planning::digest(&plan, job.format)?;
     let source_digest = opened.identity()?;
+    if !job.resume {
+        let disks = &edited.disks;
+        transfer::look_for_room(disks, job.format, &job.copying, &*destination, &job.out, &watch)?;
+    }
     let (format, options) = products.disk_format(&plan)?;
     products.describe(&plan, &examined, &mut *destination)?;
-    let brake = job.copying.brake();
+    let brake = job.copying.brake(lasts && opened.lasts());
     let copied = verifying::beside(&opened, &watch, || {
         let mut written = Vec::new();
         for ((disk, name), discarded) in edited.disks.iter().zip(&products.disks).zip(discarded) {
@@ -111,6 +123,7 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
                 options: options.clone(),
                 out: products.place_of(name),
                 existing: false,
+                spared: opened.paths(),
                 verify: job.verify,
             };
             let one = transfer::write_disk(
@@ -137,20 +150,17 @@ pub fn convert(job: &Job, watch: &dyn Watch) -> disk::Result<Converted> {
     report.manifests_are_verified();
     report.stages = stages.end();
     if opened.identity()? != source_digest {
-        transfer::mark_as_worthless(&mut *destination, "the source has changed")?;
-        let text = "has changed while it was copied: what was written is a mixture, and nothing was published. Stop what \
-                    writes to it, remove the work folder beside OUT and start again";
-        return Err(Error::new(Kind::Unsafe, "the source", text));
+        return Err(source_has_changed(&mut *destination));
     }
     if job.verify && !report.disks.iter().all(|disk| disk.verified) {
         transfer::mark_as_worthless(&mut *destination, "what was read back is not what was written")?;
         return Ok(Converted::Different(Box::new(report)));
     }
-    products.add_definition(&plan, &examined, &mut *destination)?;
+    products.add_definition(&plan, &examined, &mut report, &mut *destination)?;
     products.add_report(&report, &mut *destination)?;
     let leftover = destination.leftover();
     destination
-        .publish()
+        .publish(&Braked::new(&watch, brake.as_ref()))
         .map_err(|error| resumable(error, leftover))?;
     Ok(Converted::Done(Box::new(report)))
 }
@@ -160,6 +170,31 @@ fn no_second_time() -> Error {
     let text = "comes through a pipe, and nobody knows whether it is what came the first time: resume from a file, or start \
                 again";
     Error::new(Kind::Unsafe, "the source", text)
+}
+
+/// Of a source that is another at the end of the copy than it was at its beginning. What is at `destination` is not gone on
+/// with.
+fn source_has_changed(destination: &mut dyn Destination) -> Error {
+    let marked = transfer::mark_as_worthless(destination, "the source has changed");
+    let (left, folder) = match destination.leftover() {
+        Leftover::Nothing => ("nothing was published".to_owned(), false),
+        Leftover::Resumable(_) => ("nothing was published".to_owned(), true),
+        Leftover::Damaged { out, resumable } => {
+            (format!("{out} is overwritten and damaged"), resumable.is_some())
+        }
+    };
+    let next = if folder {
+        ", remove the work folder beside OUT"
+    } else {
+        ""
+    };
+    let text = format!(
+        "has changed while it was copied: what was written is a mixture, and {left}. Stop what writes to it{next} and start \
+         again"
+    );
+    marked
+        .err()
+        .unwrap_or_else(|| Error::new(Kind::Unsafe, "the source", text))
 }
 
 /// What is made of facts that cannot be written as JSON.

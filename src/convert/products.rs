@@ -2,17 +2,19 @@
 
 use super::not_json;
 use crate::{
-    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, share_a_disk},
+    destination::{ArchiveDestination, Destination, DeviceDestination, FileDestination, Shape, must_be_free},
     disk::{Error, Kind, Result},
     image::{self, Format, ova},
-    job::{Job, Source},
+    job::Job,
     locator::{Locator, is_block_device},
     output::{
-        Report, libvirt, ovf,
+        Report,
+        libvirt::{self, LibvirtError},
+        ovf,
         virtual_machine::{DiskImage, DiskPlace, VirtualMachine},
     },
     plan::Plan,
-    source::Examined,
+    source::{Examined, Opened},
 };
 use std::path::{Path, PathBuf, absolute};
 
@@ -42,18 +44,18 @@ enum Place {
 }
 
 impl Products {
-    /// For a job on `count` disks.
+    /// For a job on the `count` disks of `opened`.
     ///
     /// # Errors
     /// `Exists` or `Unsupported` where OUT cannot take them.
-    pub(super) fn of(job: &Job, count: usize) -> Result<Self> {
+    pub(super) fn of(job: &Job, opened: &Opened, count: usize) -> Result<Self> {
         let label = job.out.to_string();
         let path = match &job.out {
             Locator::Path(path) if path.exists() && is_block_device(path)? => {
-                return Self::on_device(job, count);
+                return Self::on_device(job, opened, count);
             }
             Locator::Path(path) => path,
-            Locator::Nbd(_) => return Self::on_device(job, count),
+            Locator::Nbd(_) => return Self::on_device(job, opened, count),
             Locator::Standard => {
                 let text = "cannot take a system with its definition and report: name a file or a folder";
                 return Err(Error::new(Kind::Unsupported, "standard output", text));
@@ -113,14 +115,14 @@ impl Products {
         })
     }
 
-    fn on_device(job: &Job, count: usize) -> Result<Self> {
+    fn on_device(job: &Job, opened: &Opened, count: usize) -> Result<Self> {
         let device = job.out.clone();
         let label = device.to_string();
         if count != 1 {
             let text = format!("is one device, and the system has {count} disks: convert to a folder");
             return Err(Error::new(Kind::Unsupported, label, text));
         }
-        must_fit_a_device(&device, job.format, &job.source)?;
+        must_fit_a_device(&device, job.format, opened)?;
         let name = device.short_name();
         let folder = std::env::current_dir().map_err(|error| Error::io(".", error))?;
         Ok(Self {
@@ -172,12 +174,10 @@ impl Products {
 
     fn must_be_absent_in(&self, folder: &Path) -> Result<()> {
         for name in [&self.definition, &self.report] {
-            let path = folder.join(name);
-            if path.symlink_metadata().is_ok() {
-                let text =
-                    "is there already and would be written beside OUT: remove it, or give OUT another name";
-                return Err(Error::new(Kind::Exists, path.display().to_string(), text));
-            }
+            must_be_free(
+                &folder.join(name),
+                "is there already and would be written beside OUT: remove it, or give OUT another name",
+            )?;
         }
         Ok(())
     }
@@ -229,41 +229,57 @@ impl Products {
         destination.describe(&machine, &disks)
     }
 
-    /// Adds the definition for a hypervisor, where the target machine is a virtual one.
+    /// Adds the definition for a hypervisor, where the target machine is a virtual one. Where libvirt has no word for the
+    /// format of the disks there is none, and `report` says so.
     pub(super) fn add_definition(
         &self,
         plan: &Plan,
         examined: &Examined,
+        report: &mut Report,
         destination: &mut dyn Destination,
     ) -> Result<()> {
-        if self.format == Format::Ova {
+        if self.format == Format::Ova || plan.machine.model.is_none() {
             return Ok(());
         }
-        let disks = self.disks.iter().map(|name| DiskImage {
-            place: match &self.place {
-                Place::Device {
-                    device: Locator::Nbd(address),
-                    ..
-                } => DiskPlace::Export(address.clone()),
-                Place::Device { device, .. } => {
-                    DiskPlace::File(device.path().map(Path::to_owned).unwrap_or_default())
-                }
-                Place::File { folder, .. }
-                | Place::Folder { out: folder }
-                | Place::Archive { folder, .. } => DiskPlace::File(folder.join(name)),
-            },
-            format: self.format.to_string(),
-        });
-        if plan.machine.model.is_none() {
-            return Ok(());
+        let mut disks = Vec::new();
+        for name in &self.disks {
+            disks.push(DiskImage {
+                place: self.disk_place(name)?,
+                format: self.format.to_string(),
+            });
         }
-        let Some(machine) = VirtualMachine::of_plan(&self.machine, plan, disks.collect()) else {
+        let Some(machine) = VirtualMachine::of_plan(&self.machine, plan, disks) else {
             return Ok(());
         };
         let machine = machine.sized(examined.described_size());
-        let xml = libvirt::domain_xml(&machine)
-            .map_err(|error| Error::new(Kind::Unsupported, &*self.definition, error))?;
-        destination.file(&self.definition, xml.as_bytes())
+        match libvirt::domain_xml(&machine) {
+            Ok(xml) => destination.file(&self.definition, xml.as_bytes()),
+            Err(error @ LibvirtError::Format(_)) => {
+                report.warnings.push(format!(
+                    "no definition for libvirt was made: {error}; `-O qcow2` gives one"
+                ));
+                Ok(())
+            }
+            Err(error) => Err(Error::new(Kind::Unsupported, &*self.definition, error)),
+        }
+    }
+
+    /// Where a definition finds the disk `name`.
+    fn disk_place(&self, name: &str) -> Result<DiskPlace> {
+        Ok(match &self.place {
+            Place::Device {
+                device: Locator::Nbd(address),
+                ..
+            } => DiskPlace::Export(address.clone()),
+            Place::Device { device, .. } => {
+                let path = device.path().unwrap_or(Path::new(""));
+                let path = absolute(path).map_err(|error| Error::io(device.to_string(), error))?;
+                DiskPlace::Device(path)
+            }
+            Place::File { folder, .. } | Place::Folder { out: folder } | Place::Archive { folder, .. } => {
+                DiskPlace::File(folder.join(name))
+            }
+        })
     }
 
     /// Adds the report.
@@ -274,21 +290,11 @@ impl Products {
     }
 }
 
-/// May `device` hold the disks of `source` in `format`?
-pub(super) fn must_fit_a_device(device: &Locator, format: Format, source: &Source) -> Result<()> {
+/// May `device` hold the disks of `opened` in `format`?
+pub(super) fn must_fit_a_device(device: &Locator, format: Format, opened: &Opened) -> Result<()> {
     if format != Format::Raw {
         let text = format!("a block device or an export holds raw disks, not {format}: say -O raw");
         return Err(Error::new(Kind::Unsupported, device.to_string(), text));
     }
-    let same = |source: &&Locator| match (source.path(), device.path()) {
-        (Some(source), Some(device)) => share_a_disk(source, device),
-        _ => *source == device,
-    };
-    match source.disks.iter().find(same) {
-        None => Ok(()),
-        Some(source) => {
-            let text = format!("is on the same disk as the source {source}, which would be overwritten");
-            Err(Error::new(Kind::Unsafe, device.to_string(), text))
-        }
-    }
+    opened.must_not_be_at(device)
 }

@@ -136,7 +136,8 @@ pub(super) fn convert(job: &Job, watch: &dyn Watch) -> Result<Converted> {
         out: Locator::Path(out.clone()),
         ..job.clone()
     };
-    let converted = super::convert(&inner, watch)?;
+    // The folder goes with its value, so nobody is told to go on in it.
+    let converted = super::convert_to_place(&inner, watch, false)?;
     if matches!(converted, Converted::Done(_)) && !job.dry_run {
         let file = FileDisk::open(&out)?;
         watch.stage("write", file.size());

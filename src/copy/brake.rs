@@ -57,6 +57,8 @@ pub struct Brake {
     throttle: Option<Throttle>,
     windows: Windows,
     clock: Box<dyn Clock>,
+    /// What is copied before a pause survives whatever happens in it.
+    lasting: bool,
     /// Somebody has said that the copy pauses.
     paused: AtomicBool,
     /// Held while that is said.
@@ -70,14 +72,29 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 impl Brake {
-    /// `rate` in bytes per second.
+    /// `rate` in bytes per second. Whoever cannot go on with a broken copy should say so: [`Brake::without_a_second_time`].
     pub fn new(rate: Option<u64>, windows: Windows, clock: Box<dyn Clock>) -> Self {
         Self {
             throttle: rate.map(Throttle::new),
             windows,
             clock,
+            lasting: true,
             paused: AtomicBool::new(false),
             saying: Mutex::default(),
+        }
+    }
+
+    /// Is there more than hours to keep to?
+    pub(super) fn has_rate(&self) -> bool {
+        self.throttle.is_some()
+    }
+
+    /// Of a copy that cannot be gone on with after a break, or not after every one: nobody is told that it is safe.
+    #[must_use]
+    pub fn without_a_second_time(self) -> Self {
+        Self {
+            lasting: false,
+            ..self
         }
     }
 
@@ -134,8 +151,13 @@ impl Brake {
             return;
         }
         let next = self.windows.next(now).unwrap_or(now);
+        let safe = if self.lasting {
+            "; all that is copied so far is safe"
+        } else {
+            ""
+        };
         watch.say(&format!(
-            "it is {now}, outside {}: pausing until {next}; all that is copied so far is safe",
+            "it is {now}, outside {}: pausing until {next}{safe}",
             self.windows
         ));
     }
@@ -213,6 +235,20 @@ mod tests {
             *watch.0.lock().unwrap(),
             [
                 "it is 05:01, outside 22:00-05:00: pausing until 22:00; all that is copied so far is safe",
+                "it is 22:00: going on"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_gone_on_with_is_not_called_safe() {
+        let brake = Brake::new(None, night(), Box::new(FakeClock::at(5, 1))).without_a_second_time();
+        let watch = Listening::default();
+        brake.wait(Duration::ZERO, &watch, &|| false, &|| Ok(())).unwrap();
+        assert_eq!(
+            *watch.0.lock().unwrap(),
+            [
+                "it is 05:01, outside 22:00-05:00: pausing until 22:00",
                 "it is 22:00: going on"
             ]
         );

@@ -3,11 +3,13 @@
 
 use super::{
     brake::Brake,
+    braked::Braked,
     hash::{CHUNK, DiskHasher, Run, chunk_range, chunks},
     ledger::{Ledger, NoLedger},
     offload::{Offload, Offloading},
     schedule::{Schedule, Work},
     workers::{ended_early, in_parallel},
+    write_zeros::ZEROS_AT_ONCE,
     zero::is_zero,
 };
 use crate::{
@@ -21,6 +23,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -44,7 +47,7 @@ pub struct Copied {
 pub struct Pace<'a> {
     /// Threads that read, hash and put; 0: as many as pay on this host.
     pub threads: usize,
-    /// A checkpoint after so many bytes put: what a kill costs at most. Not too many, since it also keeps the host from
+    /// A checkpoint after so many bytes written: what a kill costs at most. Not too many, since it also keeps the host from
     /// gathering more than that before it writes. In bytes.
     pub checkpoint_bytes: u64,
     /// A checkpoint after so long.
@@ -132,7 +135,7 @@ fn run_copy(
         }
     };
     // One flush instead of a checkpoint and a flush: for a copy that is soon done it is the only one.
-    sink.finish()?;
+    sink.finish_watched(&Braked::new(watch, pace.brake))?;
     let rest = mem::take(&mut lock(&job.progress).unrecorded);
     ledger.record(&rest)?;
     ledger.complete(copied.digest)?;
@@ -163,8 +166,8 @@ struct Job<'a> {
     judge: Option<Judge<'a>>,
     schedule: Mutex<Schedule<'a>>,
     progress: Mutex<Progress>,
-    /// Held by the one that makes a checkpoint.
-    checkpoint: Mutex<()>,
+    /// Held by the one that makes a checkpoint. `true`: one has failed.
+    checkpoint: Mutex<bool>,
     stopped: AtomicBool,
 }
 
@@ -226,6 +229,11 @@ impl<'a> Job<'a> {
             if target.filling {
                 schedule.read_zeros();
             }
+            if target.sink.writes_zeros() {
+                // Held to a rate they come like data.
+                let limited = pace.brake.is_some_and(Brake::has_rate);
+                schedule.cut_zeros(if limited { CHUNK } else { ZEROS_AT_ONCE });
+            }
         }
         Self {
             disk,
@@ -235,7 +243,7 @@ impl<'a> Job<'a> {
             judge,
             schedule: Mutex::new(schedule),
             progress: Mutex::new(Progress::new(disk.size())),
-            checkpoint: Mutex::new(()),
+            checkpoint: Mutex::new(false),
             stopped: AtomicBool::new(false),
         }
     }
@@ -266,6 +274,12 @@ impl<'a> Job<'a> {
 
     /// One thread: takes work until there is none, or until somebody failed.
     fn work(&self) -> Result<()> {
+        let _panics_are_seen = WhenPanicking(|| {
+            self.stopped.store(true, Ordering::Release);
+            if let Some(target) = &self.target {
+                target.sink.abandon();
+            }
+        });
         let outcome = self.work_until_stopped();
         if let Err(error) = &outcome {
             self.stopped.store(true, Ordering::Release);
@@ -338,11 +352,19 @@ impl<'a> Job<'a> {
                 runs.iter().try_for_each(judge)?;
             }
             if let Some(brake) = self.pace.brake {
-                rest_until = brake.charge(bytes.read.max(bytes.put));
+                rest_until = brake.charge(bytes.read.max(self.written(&bytes)));
             }
             self.done(runs, bytes)?;
         }
         Ok(())
+    }
+
+    /// What goes to the target.
+    fn written(&self, bytes: &Bytes) -> u64 {
+        match &self.target {
+            Some(target) if target.sink.writes_zeros() => bytes.put + bytes.skipped,
+            _ => bytes.put,
+        }
     }
 
     /// What a thread reads at once: a chunk, or as many as the sink takes together.
@@ -480,7 +502,7 @@ impl<'a> Job<'a> {
             total.skipped += bytes.skipped;
             total.known += bytes.known;
             total.read += bytes.read;
-            progress.since_checkpoint += bytes.put;
+            progress.since_checkpoint += self.written(&bytes);
             self.target.as_ref().is_some_and(|target| {
                 // What is not hashed cannot be noted: nothing would be won.
                 target.hashing
@@ -495,24 +517,31 @@ impl<'a> Job<'a> {
     /// Makes durable what was put, then notes it; unless somebody is at it. The other threads go on meanwhile.
     fn checkpoint(&self) -> Result<()> {
         match self.checkpoint.try_lock() {
-            Ok(one) => self.checkpoint_held(&one),
+            Ok(mut failed) => self.checkpoint_held(&mut failed),
             Err(_) => Ok(()),
         }
     }
 
     /// The same, of all that has arrived by now.
     fn checkpoint_of_all(&self) -> Result<()> {
-        let one = lock(&self.checkpoint);
-        if lock(&self.progress).unrecorded.is_empty() {
+        let mut failed = lock(&self.checkpoint);
+        if !*failed && lock(&self.progress).unrecorded.is_empty() {
             return Ok(());
         }
-        self.checkpoint_held(&one)
+        self.checkpoint_held(&mut failed)
     }
 
-    fn checkpoint_held(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+    /// After one that failed none is made in this run, whatever the sink would say: what that one was to record may be lost,
+    /// and the ledger must have no gap.
+    fn checkpoint_held(&self, failed: &mut bool) -> Result<()> {
         let Some(target) = &self.target else {
             return Ok(());
         };
+        if *failed {
+            let text = "an earlier checkpoint has failed";
+            return Err(Error::new(Kind::Cancelled, self.disk.label(), text));
+        }
+        *failed = true;
         let batch = {
             let mut progress = lock(&self.progress);
             progress.since_checkpoint = 0;
@@ -520,12 +549,25 @@ impl<'a> Job<'a> {
             mem::take(&mut progress.unrecorded)
         };
         target.sink.checkpoint()?;
-        target.ledger.record(&batch)
+        target.ledger.record(&batch)?;
+        *failed = false;
+        Ok(())
     }
 
     /// The bytes of `count` chunks from `first` on.
     fn range(&self, first: u64, count: u64) -> Range<u64> {
         chunk_range(self.disk.size(), first, count)
+    }
+}
+
+/// Calls what it holds if its thread panics: nobody waits for a range that this thread will never deliver.
+struct WhenPanicking<F: Fn()>(F);
+
+impl<F: Fn()> Drop for WhenPanicking<F> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)();
+        }
     }
 }
 

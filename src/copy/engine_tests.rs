@@ -7,12 +7,10 @@ use crate::{
     watch::Unwatched,
 };
 use proptest::prelude::*;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize},
-    },
-    thread,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize},
+    mpsc,
 };
 
 /// Forgets what was put since the last checkpoint when the power goes.
@@ -239,51 +237,53 @@ fn a_change_in_the_target_is_found_where_it_is() {
     assert!(!verified.differences[0].unknown);
 }
 
+/// Takes everything in the order of the disk, and holds who comes too early.
+#[derive(Default)]
+struct Forward {
+    next: Mutex<(u64, bool)>,
+    moved: std::sync::Condvar,
+}
+impl Forward {
+    fn take(&self, range: Range<u64>) -> Result<()> {
+        let mut next = lock(&self.next);
+        while next.0 != range.start {
+            if next.1 {
+                return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
+            }
+            next = self.moved.wait(next).unwrap();
+        }
+        next.0 = range.end;
+        self.moved.notify_all();
+        Ok(())
+    }
+}
+impl Sink for Forward {
+    fn unit(&self) -> u32 {
+        512
+    }
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.take(offset..offset + bytes.len() as u64)
+    }
+    fn skip(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.take(range)
+    }
+    fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+    fn abandon(&self) {
+        lock(&self.next).1 = true;
+        self.moved.notify_all();
+    }
+}
+
 #[test]
 fn a_sink_that_only_goes_forward_is_woken_when_another_thread_fails() {
-    #[derive(Default)]
-    struct Forward {
-        next: Mutex<(u64, bool)>,
-        moved: std::sync::Condvar,
-    }
-    impl Forward {
-        fn take(&self, range: Range<u64>) -> Result<()> {
-            let mut next = lock(&self.next);
-            while next.0 != range.start {
-                if next.1 {
-                    return Err(Error::new(Kind::Cancelled, "forward", "aborted"));
-                }
-                next = self.moved.wait(next).unwrap();
-            }
-            next.0 = range.end;
-            self.moved.notify_all();
-            Ok(())
-        }
-    }
-    impl Sink for Forward {
-        fn unit(&self) -> u32 {
-            512
-        }
-        fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-            self.take(offset..offset + bytes.len() as u64)
-        }
-        fn skip(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn keep(&self, range: Range<u64>) -> Result<()> {
-            self.take(range)
-        }
-        fn checkpoint(&self) -> Result<()> {
-            Ok(())
-        }
-        fn finish(&self) -> Result<()> {
-            Ok(())
-        }
-        fn abandon(&self) {
-            lock(&self.next).1 = true;
-            self.moved.notify_all();
-        }
-    }
     /// Cannot be read in its third chunk.
     #[derive(Debug)]
     struct Scratched(MemoryDisk);
@@ -469,4 +469,243 @@ fn when_its_hours_are_over_a_copy_makes_all_of_it_last_and_goes_on_the_next_even
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].0.contains("pausing until 22:00") && said[0].1, "{said:?}");
     assert!(said[1].0.contains("going on"), "{said:?}");
+}
+
+#[test]
+fn after_a_checkpoint_that_failed_nothing_is_recorded_though_the_next_would_succeed() {
+    /// Like a file of which the kernel tells once that its pages are lost.
+    struct FailsOnce {
+        fails_at: usize,
+        checkpoints: AtomicUsize,
+    }
+    impl Sink for FailsOnce {
+        fn unit(&self) -> u32 {
+            4096
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            if self.checkpoints.fetch_add(1, Ordering::SeqCst) == self.fails_at {
+                return Err(Error::new(Kind::Io, "fails once", "input/output error"));
+            }
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    /// Refuses one record, as on a disk that is full for a moment.
+    #[derive(Debug)]
+    struct FullOnce {
+        ledger: FileLedger,
+        records: AtomicUsize,
+    }
+    impl Ledger for FullOnce {
+        fn at(&self, index: u64) -> Result<crate::copy::Entry> {
+            self.ledger.at(index)
+        }
+        fn record(&self, runs: &[Run]) -> Result<()> {
+            if self.records.fetch_add(1, Ordering::SeqCst) == 1 {
+                return Err(Error::new(Kind::Full, "ledger", "no space is left"));
+            }
+            self.ledger.record(runs)
+        }
+        fn complete(&self, digest: Digest) -> Result<()> {
+            self.ledger.complete(digest)
+        }
+    }
+    let source = patterned(&[1; 16], 0);
+    for (fails_at, kind) in [(1, Kind::Io), (usize::MAX, Kind::Full)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = FullOnce {
+            ledger: FileLedger::create(&folder.path().join("l"), &identity(source.size())).unwrap(),
+            records: AtomicUsize::new(if fails_at == 1 { 2 } else { 0 }),
+        };
+        let sink = FailsOnce {
+            fails_at,
+            checkpoints: AtomicUsize::new(0),
+        };
+        let error = copy(&*source, &sink, &ledger, pace(1), &Unwatched).unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        // Without a gap, and not all of it.
+        let recorded: Vec<bool> = (0..16).map(|i| ledger.at(i).unwrap().hash.is_some()).collect();
+        assert!(recorded[0] && !recorded[15], "{recorded:?}");
+        assert!(recorded.is_sorted_by(|one, next| one >= next), "{recorded:?}");
+        assert_eq!(sink.checkpoints.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn a_thread_that_panics_stops_the_copy_and_holds_nobody() {
+    /// Panics in its third chunk.
+    #[derive(Debug)]
+    struct Faulty(MemoryDisk);
+    impl Disk for Faulty {
+        fn label(&self) -> &str {
+            "faulty"
+        }
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            assert_ne!(offset, 2 * CHUNK, "a fault of the program, as the test wants it");
+            self.0.read_at(offset, buffer)
+        }
+        fn extents(&self, range: Range<u64>) -> Result<Vec<Extent>> {
+            Ok(vec![Extent::new(range, Content::Data)])
+        }
+    }
+    for threads in [1, 2, 4] {
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let source = Faulty(MemoryDisk::new("s", vec![1; 9 << 20]));
+            let sink = Forward::default();
+            let error = copy(&source, &sink, &NoLedger, pace(threads), &Unwatched).unwrap_err();
+            ended.send((error.to_string(), lock(&sink.next).1)).unwrap();
+        });
+        // Only a copy that hangs waits so long.
+        let (error, abandoned) = end.recv_timeout(Duration::from_secs(120)).expect("it hangs");
+        assert!(error.contains("a copying thread ended before"), "{error}");
+        assert!(abandoned);
+    }
+}
+
+#[test]
+fn zeros_that_are_written_come_in_pieces_keep_to_the_rate_and_stop_when_told_to() {
+    /// Time passes only while somebody sleeps.
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            TimeOfDay::new(12, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    /// Notes the longest run of zeros, and cancels after so many bytes.
+    struct Noting {
+        longest: AtomicU64,
+        skipped: AtomicU64,
+        most: u64,
+        writes: bool,
+    }
+    impl Sink for Noting {
+        fn unit(&self) -> u32 {
+            2 << 20
+        }
+        fn put(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn skip(&self, range: Range<u64>) -> Result<()> {
+            self.longest.fetch_max(length(&range), Ordering::SeqCst);
+            self.skipped.fetch_add(length(&range), Ordering::SeqCst);
+            Ok(())
+        }
+        fn writes_zeros(&self) -> bool {
+            self.writes
+        }
+        fn keep(&self, _range: Range<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn checkpoint(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Watch for Noting {
+        fn stage(&self, _name: &str, _bytes: u64) {}
+        fn advance(&self, _bytes: u64) {}
+        fn cancelled(&self) -> bool {
+            self.skipped.load(Ordering::SeqCst) >= self.most
+        }
+    }
+    const SIZE: u64 = 1000 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let source = FileDisk::create(&folder.path().join("hole"), SIZE).unwrap();
+    let noting = |most, writes| Noting {
+        longest: AtomicU64::new(0),
+        skipped: AtomicU64::new(0),
+        most,
+        writes,
+    };
+    for (rate, longest) in [(None, 16 << 20), (Some(10 << 20), 2 << 20)] {
+        let clock = Arc::new(Slept::default());
+        let brake = Brake::new(rate, Windows::default(), Box::new(clock.clone()));
+        let pace = Pace {
+            brake: Some(&brake),
+            ..pace(1)
+        };
+        let sink = noting(u64::MAX, true);
+        copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+        assert_eq!(sink.longest.load(Ordering::SeqCst), longest);
+        let seconds = clock.elapsed().as_secs();
+        assert!(
+            rate.map_or(seconds == 0, |_| (98..=100).contains(&seconds)),
+            "{seconds}"
+        );
+        let sink = noting(100 << 20, true);
+        let error = copy(&source, &sink, &NoLedger, pace, &sink).unwrap_err();
+        assert_eq!(error.kind, Kind::Cancelled);
+        assert!(sink.skipped.load(Ordering::SeqCst) < 120 << 20);
+    }
+    // Zeros that nobody writes cost nothing and come at once.
+    let clock = Arc::new(Slept::default());
+    let brake = Brake::new(Some(1), Windows::default(), Box::new(clock.clone()));
+    let pace = Pace {
+        brake: Some(&brake),
+        ..pace(1)
+    };
+    let sink = noting(u64::MAX, false);
+    copy(&source, &sink, &NoLedger, pace, &sink).unwrap();
+    assert_eq!(
+        (sink.longest.load(Ordering::SeqCst), clock.elapsed()),
+        (SIZE, Duration::ZERO)
+    );
+}
+
+#[test]
+fn what_is_no_copy_is_held_back_by_the_same_brake() {
+    #[derive(Debug, Default)]
+    struct Slept(AtomicU64);
+    impl Clock for Arc<Slept> {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::SeqCst))
+        }
+        fn time_of_day(&self) -> TimeOfDay {
+            // Its hours begin after a minute.
+            TimeOfDay::new(if self.elapsed().as_secs() < 60 { 21 } else { 22 }, 0, 0)
+        }
+        fn sleep(&self, time: Duration) {
+            self.0.fetch_add(time.as_nanos().max(1) as u64, Ordering::SeqCst);
+        }
+    }
+    let clock = Arc::new(Slept::default());
+    let windows = Windows::new(vec!["22:00-05:00".parse().unwrap()]);
+    let brake = Brake::new(Some(1 << 20), windows, Box::new(clock.clone()));
+    let disk = MemoryDisk::new("disk", vec![7; 64 << 20]);
+    let range = 5..(50 << 20) + 5;
+    crate::copy::write_zeros(
+        &disk,
+        range.clone(),
+        &crate::copy::Braked::new(&Unwatched, Some(&brake)),
+    )
+    .unwrap();
+    let seconds = clock.elapsed().as_secs();
+    assert!((109..=111).contains(&seconds), "{seconds}");
+    for (at, byte) in disk.contents().iter().enumerate() {
+        assert_eq!(*byte == 0, range.contains(&(at as u64)), "{at}");
+    }
 }

@@ -40,6 +40,8 @@ pub(super) struct Schedule<'a> {
     reads_zeros: bool,
     /// Chunks that are handed out together: all work begins on a multiple of that.
     piece: u64,
+    /// No more chunks of zeros at once.
+    most_zeros: u64,
 }
 
 impl<'a> Schedule<'a> {
@@ -54,6 +56,7 @@ impl<'a> Schedule<'a> {
             used: 0,
             reads_zeros: false,
             piece: 1,
+            most_zeros: u64::MAX,
         }
     }
 
@@ -65,6 +68,11 @@ impl<'a> Schedule<'a> {
     /// From now on so many chunks are handed out together, at least 1.
     pub(super) fn in_pieces_of(&mut self, chunks: u64) {
         self.piece = chunks.max(1);
+    }
+
+    /// From now on [`Work::Skip`] is no longer than `bytes`, or than one piece.
+    pub(super) fn cut_zeros(&mut self, bytes: u64) {
+        self.most_zeros = self.whole_pieces(bytes / CHUNK).max(self.piece);
     }
 
     /// The next work; `None` at the end.
@@ -86,7 +94,9 @@ impl<'a> Schedule<'a> {
         } else {
             self.whole_pieces(zeros_to / CHUNK)
         };
-        let whole = whole.min(self.unknown_to);
+        let whole = whole
+            .min(self.unknown_to)
+            .min(first.saturating_add(self.most_zeros));
         if whole > first && !self.reads_zeros {
             self.next = whole;
             let count = whole - first;

@@ -1,7 +1,7 @@
 //! The threads of a job.
 
 use crate::disk::{Error, Kind, Result};
-use std::thread;
+use std::{panic, thread};
 
 /// More threads than cores hide the waits of a disk, and of each other; more than this only cost memory.
 const MOST_THREADS: usize = 32;
@@ -30,7 +30,9 @@ pub(super) fn in_parallel(
         // A host that gives no more threads still has this one.
         let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
         let workers: Vec<_> = (1..threads).filter_map(spawn).collect();
-        outcome = work();
+        // A panic of this thread is told like one of the others.
+        outcome =
+            panic::catch_unwind(panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err(ended_early(label)));
         for worker in workers {
             let ended = worker.join().unwrap_or_else(|_| Err(ended_early(label)));
             // The first cause, not what it led to in those that were held in the sink.

@@ -5,7 +5,7 @@ use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, Kind, Result},
     image::ova::{NewArchive, NewDisk, NewMachine},
-    watch::Unwatched,
+    watch::Watch,
 };
 use std::{path::Path, sync::Arc};
 
@@ -73,7 +73,13 @@ impl Destination for ArchiveDestination {
         Ok(())
     }
 
-    fn disk(&mut self, name: &str, _size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        _size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         self.complete_current()?;
         let ledger = self.files.part_ledger(name, identity)?;
         let fresh = ledger.is_empty();
@@ -109,6 +115,10 @@ impl Destination for ArchiveDestination {
         self.files.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.files.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.files.leftover()
     }
@@ -117,11 +127,11 @@ impl Destination for ArchiveDestination {
         self.files.space()
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, watch: &dyn Watch) -> Result<()> {
         self.complete_current()?;
         let archive = self.archive.take().ok_or_else(|| self.undescribed())?;
-        archive.finish(&Unwatched)?;
+        archive.finish(watch)?;
         drop(archive);
-        Box::new(self.files).publish()
+        Box::new(self.files).publish(watch)
     }
 }

@@ -5,15 +5,16 @@
 use super::{
     Container, Destination, Leftover, Space,
     in_use::must_be_idle,
-    publish::{must_be_absent, rename_new, sync_file, sync_folder},
+    publish::{must_be_absent, sync_file, sync_folder},
     space::space,
     work_folder::WorkFolder,
 };
 use crate::{
-    copy::{FileLedger, Identity},
-    disk::{BlockDevice, Composite, Content, Disk, Error, FileDisk, Kind, Part, Result},
+    copy::{self, FileLedger, Identity},
+    disk::{AlignedBuffer, BlockDevice, Composite, Content, Disk, Error, FileDisk, Kind, Part, Result},
     locator::Locator,
     nbd::{Access, NbdDisk},
+    watch::Watch,
 };
 use std::{
     fs,
@@ -39,6 +40,8 @@ struct Target {
     export: Option<Arc<NbdDisk>>,
     /// The disk that was put on it, and how many bytes it has.
     taken: Option<(String, u64)>,
+    /// What was on it before is written over.
+    overwriting: bool,
 }
 
 /// Held back at each end until everything else is there: partition tables, boot code, the backup GPT.
@@ -76,7 +79,9 @@ impl DeviceDestination {
         }
         let place = WorkFolder::place(files, first.short_name().as_ref());
         let work = if resume {
-            WorkFolder::open(place)?
+            let work = WorkFolder::open(place)?;
+            work.take_back(files)?;
+            work
         } else {
             WorkFolder::create(place)?
         };
@@ -98,18 +103,8 @@ impl DeviceDestination {
     }
 
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.ends_with(EDGES) {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let mut names = self.work.product_names()?;
+        names.retain(|name| !name.ends_with(EDGES));
         Ok(names)
     }
 
@@ -139,9 +134,14 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
             let number = BlockDevice::open(path)?.number();
             must_be_idle(path, number)?;
             Ok(Target {
-                device: Arc::new(BlockDevice::open_exclusively(path)?.directly(path)),
+                device: Arc::new(
+                    BlockDevice::open_exclusively(path)?
+                        .forgetting_earlier_errors()
+                        .directly(path),
+                ),
                 export: None,
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Nbd(address) => {
@@ -150,6 +150,7 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
                 device: export.clone(),
                 export: Some(export),
                 taken: None,
+                overwriting: false,
             })
         }
         Locator::Standard => {
@@ -162,10 +163,10 @@ fn open(device: &Locator, yes_erase: &[Locator]) -> Result<Target> {
 impl Target {
     /// Makes the device look like nothing. `true`: it reads zeros everywhere, because its server says so or has just made
     /// it so.
-    fn prepare(&self) -> Result<bool> {
+    fn prepare(&self, watch: &dyn Watch) -> Result<bool> {
         let size = self.device.size();
         let blank = match &self.export {
-            Some(export) => all_zeros(&**export)? || export.zero_at_once()?,
+            Some(export) => all_zeros(&**export, watch)? || export.zero_at_once(watch)?,
             None => false,
         };
         if !blank {
@@ -178,9 +179,12 @@ impl Target {
 }
 
 /// Does the map say that nothing but zeros is there?
-fn all_zeros(disk: &dyn Disk) -> Result<bool> {
+fn all_zeros(disk: &dyn Disk, watch: &dyn Watch) -> Result<bool> {
     let (mut at, size) = (0, disk.size());
     while at < size {
+        if watch.cancelled() {
+            return Err(Error::new(Kind::Cancelled, disk.label(), "cancelled"));
+        }
         let map = disk.extents(at..size)?;
         let end = map.last().map_or(at, |extent| extent.range.end);
         if end <= at || map.iter().any(|extent| extent.content == Content::Data) {
@@ -207,7 +211,13 @@ fn with_edges_apart(device: Arc<dyn Disk>, edges: Arc<FileDisk>, size: u64) -> R
 }
 
 impl Destination for DeviceDestination {
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         let size = size.max(identity.size);
         let Some(index) = self.devices.iter().position(|target| target.taken.is_none()) else {
             let text = format!("no device is left for {name}: name one for each disk");
@@ -225,7 +235,8 @@ impl Destination for DeviceDestination {
             return Err(Error::new(Kind::Full, target.device.label(), text));
         }
         // From here on it is neither what it was nor what it will be, and must look like nothing.
-        let blank = fresh && target.prepare()?;
+        target.overwriting = true;
+        let blank = fresh && target.prepare(watch)?;
         target.taken = Some((name.to_owned(), size));
         let disk = with_edges_apart(target.device.clone(), edges, size)?;
         let container = Container {
@@ -253,8 +264,24 @@ impl Destination for DeviceDestination {
         self.remarks.clone()
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        let labels = |all: bool| {
+            let targets = self.devices.iter().filter(|target| all || target.overwriting);
+            let labels: Vec<_> = targets.map(|target| target.device.label()).collect();
+            labels.join(", ")
+        };
+        let overwriting = labels(false);
+        // A run that is gone on with has written on what it was given.
+        let out = if overwriting.is_empty() {
+            labels(true)
+        } else {
+            overwriting.clone()
+        };
+        self.work.leftover_in_place(out, !overwriting.is_empty())
     }
 
     /// Of the smallest device that is not taken yet, or of none.
@@ -269,7 +296,7 @@ impl Destination for DeviceDestination {
         }
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, watch: &dyn Watch) -> Result<()> {
         let names = self.products()?;
         for name in &names {
             sync_file(&self.work.product(name)?)?;
@@ -280,20 +307,24 @@ impl Destination for DeviceDestination {
                 continue;
             };
             // What lies behind the disk is old: a backup GPT at the device's end would be believed.
-            target.device.write_zeros(*size..target.device.size())?;
-            target.device.flush()?;
+            let behind = *size..target.device.size();
+            if !behind.is_empty() {
+                watch.stage("zero", behind.end - behind.start);
+                copy::write_zeros(&*target.device, behind, watch)?;
+                target.device.flush()?;
+            }
             let edges = self.edges(name, false)?;
             let first = (*size).min(EDGE);
             let last = (size - first).min(EDGE);
             // The first MiB at the very end: without it nothing boots from here.
             copy_edge(&edges, EDGE, last, &*target.device, size - last)?;
-            target.device.flush()?;
-            copy_edge(&edges, 0, first, &*target.device, 0)?;
-            target.device.flush()?;
+            copy_edge(&edges, 0, first, &*target.device, 0).inspect_err(|_| {
+                // The error is what counts; this only keeps it from booting.
+                let _ = target.device.write_zeros(0..first);
+                let _ = target.device.flush();
+            })?;
         }
-        for name in &names {
-            rename_new(&self.work.product(name)?, &self.files.join(name))?;
-        }
+        self.work.give_names(&names, &self.files)?;
         self.published = true;
         sync_folder(&self.files)?;
         self.work.remove()
@@ -308,10 +339,21 @@ impl Drop for DeviceDestination {
     }
 }
 
+/// Brings an end of a disk to its place and reads it back there: whoever verified the disk has seen only what was held back.
 fn copy_edge(edges: &FileDisk, from: u64, length: u64, device: &dyn Disk, to: u64) -> Result<()> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    edges.read_at(from, &mut bytes)?;
-    device.write_at(to, &bytes)
+    let length = usize::try_from(length).unwrap_or(0);
+    let (mut bytes, mut found) = (AlignedBuffer::new(length), AlignedBuffer::new(length));
+    let (bytes, found) = (bytes.first(length), found.first(length));
+    edges.read_at(from, bytes)?;
+    device.write_at(to, bytes)?;
+    device.flush()?;
+    device.read_at(to, found)?;
+    if found == bytes {
+        return Ok(());
+    }
+    let text = "what is read back there is not what was written: the device cannot be trusted; take another, or check it and \
+                start again";
+    Err(Error::new(Kind::Io, device.label(), text).at(to))
 }
 
 #[cfg(test)]

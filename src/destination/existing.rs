@@ -13,6 +13,7 @@ use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
     locator::Locator,
+    watch::Watch,
 };
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::{
@@ -30,6 +31,7 @@ pub struct ExistingDestination {
     _locked: fs::File,
     work: WorkFolder,
     cache: Cache,
+    overwriting: bool,
     published: bool,
 }
 
@@ -86,34 +88,33 @@ impl ExistingDestination {
             _locked: file,
             work,
             cache: Cache::default(),
+            overwriting: false,
             published: false,
         })
-    }
-
-    fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let label = folder.display().to_string();
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&*label, error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(&*label, error))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        Ok(names)
     }
 }
 
 impl Destination for ExistingDestination {
-    fn disk(&mut self, name: &str, _size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        _size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         let ledger = self.work.ledger(name, identity)?;
-        let file = FileDisk::open_writable(&self.out)?;
+        let fresh = ledger.is_empty();
+        let mut file = FileDisk::open_writable(&self.out)?;
+        if !fresh {
+            file = file.forgetting_earlier_errors();
+        }
         let disk: Arc<dyn Disk> = match self.cache {
             Cache::None => Arc::new(file.directly(&self.out)),
             Cache::Writeback | Cache::Unsafe => Arc::new(file),
         };
         let container = Container {
             disk,
-            fresh: ledger.is_empty(),
+            fresh,
             blank: false,
         };
         Ok((container, ledger))
@@ -140,19 +141,28 @@ impl Destination for ExistingDestination {
         self.work.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
+    fn overwrites(&mut self) {
+        self.overwriting = true;
+    }
+
     fn leftover(&self) -> Leftover {
-        self.work.leftover()
+        self.work
+            .leftover_in_place(self.out.display().to_string(), self.overwriting)
     }
 
     fn space(&self) -> Result<Space> {
         space(self.work.path())
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, _watch: &dyn Watch) -> Result<()> {
         if self.cache != Cache::Unsafe {
             sync_file(&self.out)?;
         }
-        for name in self.products()? {
+        for name in self.work.product_names()? {
             sync_file(&self.work.product(&name)?)?;
             rename_new(&self.work.product(&name)?, &self.parent.join(&name))?;
         }
@@ -198,11 +208,11 @@ mod tests {
         };
         let mut destination =
             Box::new(ExistingDestination::create(&out, &[Locator::Path(out.clone())]).unwrap());
-        let (container, ledger) = destination.disk("disk.raw", 0, &identity).unwrap();
+        let (container, ledger) = destination.disk("disk.raw", 0, &identity, &Unwatched).unwrap();
         assert!(container.fresh && !container.blank);
         let sink = DiskSink::new(container.disk, container.blank);
         copy(&source, &sink, &ledger, Pace::default(), &Unwatched).unwrap();
-        destination.publish().unwrap();
+        destination.publish(&Unwatched).unwrap();
         assert!(fs::read(&out).unwrap() == bytes);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, FileDisk, Kind, Result},
+    watch::Watch,
 };
 use std::{
     ffi::OsString,
@@ -38,9 +39,6 @@ pub struct FileDestination {
     cache: Cache,
     published: bool,
 }
-
-/// Kept while names are given: what a run that is killed meanwhile may have made visible.
-const PUBLISHING: &str = "publishing";
 
 impl FileDestination {
     /// Begins anew.
@@ -87,39 +85,15 @@ impl FileDestination {
             cache: Cache::default(),
             published: false,
         };
-        destination.take_back()?;
+        destination.work.take_back(&destination.parent)?;
         must_be_absent(out)?;
         Ok(destination)
     }
 
-    /// What a run that was killed while it published made visible becomes a product again.
-    fn take_back(&self) -> Result<()> {
-        let Some(list) = self.work.kept(PUBLISHING)? else {
-            return Ok(());
-        };
-        for name in String::from_utf8_lossy(&list).lines() {
-            let product = self.work.product(name)?;
-            let visible = self.parent.join(name);
-            if !product.exists() && visible.exists() {
-                rename_new(&visible, &product)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The products' names; that of OUT last.
     fn products(&self) -> Result<Vec<String>> {
-        let folder = self.work.products();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-            let entry = entry.map_err(|error| failed(&folder, error))?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                let text = format!("holds {}, which this program did not make", name.display());
-                Error::new(Kind::Exists, folder.display().to_string(), text)
-            })?;
-            names.push(name);
-        }
-        names.sort_by_key(|name| (**name == *self.name, name.clone()));
+        let mut names = self.work.product_names()?;
+        names.sort_by_key(|name| **name == *self.name);
         Ok(names)
     }
 
@@ -131,38 +105,30 @@ impl FileDestination {
         }
     }
 
+    /// The file at `path` as an earlier run left it.
+    fn resumed(&self, path: &Path) -> Result<FileDisk> {
+        let file = FileDisk::open_writable(path)?;
+        Ok(match self.cache {
+            // Nothing is flushed, and nothing is heard.
+            Cache::Unsafe => file,
+            Cache::None | Cache::Writeback => file.forgetting_earlier_errors(),
+        })
+    }
+
     /// The ledger of what is a part of a product.
     pub(super) fn part_ledger(&self, name: &str, identity: &Identity) -> Result<FileLedger> {
         self.work.ledger(name, identity)
     }
-
-    fn publish_files(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            must_be_absent(&self.parent.join(name))?;
-        }
-        self.work.keep(PUBLISHING, names.join("\n").as_bytes())?;
-        for (index, name) in names.iter().enumerate() {
-            let renamed = self
-                .work
-                .product(name)
-                .and_then(|product| rename_new(&product, &self.parent.join(name)));
-            if let Err(error) = renamed {
-                for earlier in names.iter().take(index) {
-                    // What cannot be taken back now is taken back by the next run: the list is kept.
-                    let _ = self
-                        .work
-                        .product(earlier)
-                        .and_then(|product| rename_new(&self.parent.join(earlier), &product));
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Destination for FileDestination {
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)> {
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        _watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)> {
         if self.shape == Shape::File && *name != *self.name {
             let text = format!(
                 "a file takes one disk of its own name, not {name:?}; name a folder for several disks"
@@ -176,7 +142,7 @@ impl Destination for FileDestination {
         let path = self.work.product(name)?;
         let mut ledger = self.work.ledger(name, identity)?;
         if path.exists() && !ledger.is_empty() {
-            let disk = self.cached(FileDisk::open_writable(&path)?, &path);
+            let disk = self.cached(self.resumed(&path)?, &path);
             let container = Container {
                 disk,
                 fresh: false,
@@ -210,7 +176,7 @@ impl Destination for FileDestination {
             }
             return Ok(self.cached(FileDisk::create(&path, size)?, &path));
         }
-        Ok(self.cached(FileDisk::open_writable(&path)?, &path))
+        Ok(self.cached(self.resumed(&path)?, &path))
     }
 
     fn place(&self, name: &str) -> Option<PathBuf> {
@@ -236,6 +202,10 @@ impl Destination for FileDestination {
         self.work.kept(name)
     }
 
+    fn never_resume(&mut self) {
+        self.work.never_resume();
+    }
+
     fn leftover(&self) -> Leftover {
         self.work.leftover()
     }
@@ -244,7 +214,7 @@ impl Destination for FileDestination {
         space(self.work.path())
     }
 
-    fn publish(mut self: Box<Self>) -> Result<()> {
+    fn publish(mut self: Box<Self>, _watch: &dyn Watch) -> Result<()> {
         let names = self.products()?;
         let flushed = self.cache != Cache::Unsafe;
         if flushed {
@@ -255,7 +225,7 @@ impl Destination for FileDestination {
         }
         match self.shape {
             Shape::Folder => rename_new(&self.work.products(), &self.out)?,
-            Shape::File => self.publish_files(&names)?,
+            Shape::File => self.work.give_names(&names, &self.parent)?,
         }
         self.published = true;
         if flushed {

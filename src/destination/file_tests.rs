@@ -31,7 +31,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn move_disk(destination: &mut dyn Destination, name: &str) {
     let source = source();
     let (container, ledger) = destination
-        .disk(name, source.size(), &identity(source.size()))
+        .disk(name, source.size(), &identity(source.size()), &Unwatched)
         .unwrap();
     let sink = DiskSink::new(container.disk, container.blank);
     copy(&source, &sink, &ledger, Pace::default(), &Unwatched).unwrap();
@@ -46,7 +46,7 @@ fn a_file_appears_with_its_companions_and_nothing_stays_behind() {
     move_disk(&mut *destination, "guest.raw");
     destination.file("guest.xml", b"<domain/>").unwrap();
     assert_eq!(names(folder.path()), [".guest.raw.rehome-work"]);
-    destination.publish().unwrap();
+    destination.publish(&Unwatched).unwrap();
     assert_eq!(names(folder.path()), ["guest.raw", "guest.xml"]);
     let moved = FileDisk::open(&out).unwrap();
     assert_eq!(
@@ -63,7 +63,7 @@ fn a_folder_appears_at_once() {
     move_disk(&mut *destination, "sda.raw");
     move_disk(&mut *destination, "sdb.raw");
     destination.file("report.json", b"{}").unwrap();
-    destination.publish().unwrap();
+    destination.publish(&Unwatched).unwrap();
     assert_eq!(names(folder.path()), ["server"]);
     assert_eq!(names(&out), ["report.json", "sda.raw", "sdb.raw"]);
 }
@@ -108,14 +108,14 @@ fn what_comes_to_exist_meanwhile_is_not_replaced_and_the_rest_is_taken_back() {
         move_disk(&mut *destination, "guest.raw");
         destination.file("guest.xml", b"<domain/>").unwrap();
         fs::write(folder.path().join(intruder), b"precious").unwrap();
-        assert_eq!(destination.publish().unwrap_err().kind, Kind::Exists);
+        assert_eq!(destination.publish(&Unwatched).unwrap_err().kind, Kind::Exists);
         assert_eq!(names(folder.path()), [".guest.raw.rehome-work", intruder]);
         assert_eq!(fs::read(folder.path().join(intruder)).unwrap(), b"precious");
         fs::remove_file(folder.path().join(intruder)).unwrap();
         let mut resumed = Box::new(FileDestination::resume(&out, Shape::File).unwrap());
         move_disk(&mut *resumed, "guest.raw");
         resumed.file("guest.xml", b"<domain/>").unwrap();
-        resumed.publish().unwrap();
+        resumed.publish(&Unwatched).unwrap();
         assert_eq!(names(folder.path()), ["guest.raw", "guest.xml"]);
     }
 }
@@ -128,7 +128,7 @@ fn a_run_killed_while_it_published_is_resumed_to_its_end() {
     move_disk(&mut destination, "guest.raw");
     destination.file("guest.xml", b"<domain/>").unwrap();
     // The kill: the list is kept, the companion is visible, the disk is not.
-    destination.keep(PUBLISHING, b"guest.xml\nguest.raw").unwrap();
+    destination.keep("publishing", b"guest.xml\nguest.raw").unwrap();
     rename_new(
         &destination.work.product("guest.xml").unwrap(),
         &folder.path().join("guest.xml"),
@@ -139,7 +139,7 @@ fn a_run_killed_while_it_published_is_resumed_to_its_end() {
     assert_eq!(names(folder.path()), [".guest.raw.rehome-work"]);
     move_disk(&mut *resumed, "guest.raw");
     resumed.file("guest.xml", b"<domain/>").unwrap();
-    resumed.publish().unwrap();
+    resumed.publish(&Unwatched).unwrap();
     assert_eq!(names(folder.path()), ["guest.raw", "guest.xml"]);
 }
 
@@ -149,7 +149,9 @@ fn a_run_that_did_nothing_durable_leaves_nothing_and_one_that_did_can_be_resumed
     let out = folder.path().join("guest.raw");
     let size = source().size();
     let mut destination = FileDestination::create(&out, Shape::File).unwrap();
-    destination.disk("guest.raw", size, &identity(size)).unwrap();
+    destination
+        .disk("guest.raw", size, &identity(size), &Unwatched)
+        .unwrap();
     assert_eq!(destination.leftover(), Leftover::Nothing);
     drop(destination);
     assert_eq!(names(folder.path()), [] as [&str; 0]);
@@ -184,10 +186,15 @@ fn a_run_that_did_nothing_durable_leaves_nothing_and_one_that_did_can_be_resumed
         ..identity(size)
     };
     assert_eq!(
-        resumed.disk("guest.raw", size, &other).unwrap_err().kind,
+        resumed
+            .disk("guest.raw", size, &other, &Unwatched)
+            .unwrap_err()
+            .kind,
         Kind::Unsafe
     );
-    let (container, ledger) = resumed.disk("guest.raw", size, &identity(size)).unwrap();
+    let (container, ledger) = resumed
+        .disk("guest.raw", size, &identity(size), &Unwatched)
+        .unwrap();
     assert!(!container.fresh && !ledger.is_empty() && ledger.digest().is_some());
 }
 
@@ -201,7 +208,9 @@ fn a_container_that_is_lost_is_not_believed_to_be_there() {
     drop(destination);
     let mut resumed = FileDestination::resume(&out, Shape::File).unwrap();
     let size = source().size();
-    let (container, ledger) = resumed.disk("guest.raw", size, &identity(size)).unwrap();
+    let (container, ledger) = resumed
+        .disk("guest.raw", size, &identity(size), &Unwatched)
+        .unwrap();
     assert!(container.fresh && ledger.is_empty());
 }
 
@@ -233,7 +242,7 @@ fn a_products_name_leads_nowhere_else() {
             Kind::Unsupported,
             "{name:?}"
         );
-        assert!(destination.disk(name, 1, &identity(1)).is_err());
+        assert!(destination.disk(name, 1, &identity(1), &Unwatched).is_err());
     }
 }
 

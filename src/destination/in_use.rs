@@ -41,28 +41,6 @@ pub(super) fn must_be_idle(path: &Path, number: Number) -> Result<()> {
     }
 }
 
-/// Do two block devices share bytes as far as the kernel's tree of disks and partitions tells: the same, a disk and
-/// its partition, or two partitions of one disk? Anything else than a block device shares nothing.
-pub fn share_a_disk(one: &Path, other: &Path) -> bool {
-    let (Some(one), Some(other)) = (device_number(one), device_number(other)) else {
-        return false;
-    };
-    one == other || whole_disk(one) == whole_disk(other)
-}
-
-/// The number of the disk that a partition is on; a disk's own.
-fn whole_disk(number: Number) -> Number {
-    let folder = format!("/sys/dev/block/{}:{}", number.0, number.1);
-    if !Path::new(&format!("{folder}/partition")).exists() {
-        return number;
-    }
-    let parent = fs::read_to_string(format!("{folder}/../dev"));
-    parent
-        .ok()
-        .and_then(|text| parse_number(text.trim()))
-        .unwrap_or(number)
-}
-
 /// Is the block device at `path` mounted, swapped to, or part of another device? The sentence says where. `None` also
 /// for what is no block device.
 pub fn in_use(path: &Path) -> Option<String> {
@@ -82,13 +60,13 @@ fn mounts_of<'a>(table: &'a str, devices: &'a [Number]) -> impl Iterator<Item = 
     })
 }
 
-fn parse_number(text: &str) -> Option<Number> {
+pub(super) fn parse_number(text: &str) -> Option<Number> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Of a block device; `None` for anything else.
-fn device_number(path: &Path) -> Option<Number> {
+pub(super) fn device_number(path: &Path) -> Option<Number> {
     let stat = rustix::fs::stat(path).ok()?;
     let block = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::BlockDevice;
     block.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))

@@ -10,6 +10,7 @@ mod device;
 mod existing;
 mod file;
 mod in_use;
+mod overlap;
 mod publish;
 mod space;
 mod work_folder;
@@ -19,7 +20,9 @@ pub use cache::Cache;
 pub use device::DeviceDestination;
 pub use existing::ExistingDestination;
 pub use file::{FileDestination, Shape};
-pub use in_use::{in_use, share_a_disk};
+pub use in_use::in_use;
+pub use overlap::overlap;
+pub(crate) use publish::must_be_free;
 pub use space::{Space, explain_full};
 pub use work_folder::Leftover;
 
@@ -27,6 +30,7 @@ use crate::{
     copy::{FileLedger, Identity},
     disk::{Disk, Error, Kind, Result},
     image::ova::{NewDisk, NewMachine},
+    watch::Watch,
 };
 use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
@@ -45,8 +49,15 @@ pub trait Destination: Debug + Send {
     ///
     /// # Errors
     /// [`Unsafe`](crate::disk::Kind) if what is there was made by another plan or of another source than
-    /// `identity`; [`Full`](crate::disk::Kind) if a device is too small.
-    fn disk(&mut self, name: &str, size: u64, identity: &Identity) -> Result<(Container, FileLedger)>;
+    /// `identity`; [`Full`](crate::disk::Kind) if a device is too small; [`Cancelled`](crate::disk::Kind) if `watch` says so
+    /// while what is there is made blank.
+    fn disk(
+        &mut self,
+        name: &str,
+        size: u64,
+        identity: &Identity,
+        watch: &dyn Watch,
+    ) -> Result<(Container, FileLedger)>;
     /// A further file of the image of a disk, of `size` bytes to begin with; when resuming (not `fresh`), as it was left.
     ///
     /// # Errors
@@ -72,12 +83,18 @@ pub trait Destination: Debug + Send {
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Nobody can go on with this run: if it ends before it published, its work folder goes with it.
+    fn never_resume(&mut self);
+    /// From now on what is there already is written over, where that is an image: what a run leaves that ends now is
+    /// neither the old nor the new one.
+    fn overwrites(&mut self) {}
     /// What is left if the run ends here, for the error message.
     fn leftover(&self) -> Leftover;
     /// Room where the products are made: compare it with what [`crate::copy::survey`] says before copying.
     fn space(&self) -> Result<Space>;
-    /// Everything becomes durable and visible at once; an error leaves nothing under the final names.
-    fn publish(self: Box<Self>) -> Result<()>;
+    /// Everything becomes durable and visible at once; an error leaves nothing under the final names. What is still to be
+    /// read or written before that may be much: `watch` is told of it, and may hold it back or stop it.
+    fn publish(self: Box<Self>, watch: &dyn Watch) -> Result<()>;
 }
 
 /// Where an image format or a raw copy writes.

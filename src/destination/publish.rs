@@ -27,7 +27,7 @@ pub(super) fn sync_file(path: &Path) -> Result<()> {
 pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(Errno::EXIST) => Err(exists(to)),
+        Err(Errno::EXIST) => Err(Error::new(Kind::Exists, to.display().to_string(), EXISTS)),
         // Filesystems that do not know the flag (NFS, some FUSE): nearly as good.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             must_be_absent(to)?;
@@ -37,18 +37,21 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
+/// What is said of a destination that is there.
+const EXISTS: &str = "exists already and is left as it is; remove it or name another destination";
+
 /// Fails if there is anything, even a dangling link, called `path`.
 pub(super) fn must_be_absent(path: &Path) -> Result<()> {
+    must_be_free(path, EXISTS)
+}
+
+/// Fails with `text` if there is anything, even a dangling link, called `path`.
+pub(crate) fn must_be_free(path: &Path, text: &'static str) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(path, error)),
-        Ok(_) => Err(exists(path)),
+        Ok(_) => Err(Error::new(Kind::Exists, path.display().to_string(), text)),
     }
-}
-
-fn exists(path: &Path) -> Error {
-    let text = "exists already and is left as it is; remove it or name another destination";
-    Error::new(Kind::Exists, path.display().to_string(), text)
 }
 
 pub(super) fn failed(path: &Path, error: io::Error) -> Error {

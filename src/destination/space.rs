@@ -53,6 +53,7 @@ pub fn explain_full(error: Error, destination: &dyn Destination, still_needed: u
             "free space and go on with --resume, or remove {}",
             folder.display()
         ),
+        damaged @ Leftover::Damaged { .. } => format!("free space, or name another place; {damaged}"),
     };
     let text = format!(
         "{}: up to {still_needed} more bytes are needed, {free} are free; {next}",

@@ -7,7 +7,7 @@
 //! | `ledgers/NAME` | what of product NAME is durably there |
 //! | `kept/NAME` | the plan and whatever else a resume needs |
 
-use super::publish::{failed, sync_folder};
+use super::publish::{failed, must_be_absent, rename_new, sync_folder};
 use crate::{
     copy::{FileLedger, Identity},
     disk::{Error, Kind, Result},
@@ -18,6 +18,7 @@ use rustix::{
 };
 use std::{
     ffi::{OsStr, OsString},
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -30,6 +31,40 @@ pub enum Leftover {
     Nothing,
     /// This work folder, which `--resume` can go on with.
     Resumable(PathBuf),
+    /// What was at `out` before, a device or an image, was being overwritten; with this work folder `--resume` can go on.
+    Damaged {
+        /// The device, the export or the image.
+        out: String,
+        /// The work folder; `None`: there is nothing to go on with.
+        resumable: Option<PathBuf>,
+    },
+}
+
+impl fmt::Display for Leftover {
+    /// One sentence, in the middle of a text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => write!(f, "what was made is removed"),
+            Self::Resumable(folder) => write!(
+                f,
+                "what is written so far is kept in {}: go on with --resume, or remove that folder",
+                folder.display()
+            ),
+            Self::Damaged {
+                out,
+                resumable: Some(folder),
+            } => write!(
+                f,
+                "{out} was being overwritten, and is damaged until the rest is there: go on with --resume, or remove {} to \
+                 start again",
+                folder.display()
+            ),
+            Self::Damaged { out, resumable: None } => write!(
+                f,
+                "{out} was being overwritten: take it for damaged. There is nothing that --resume could go on with; start again"
+            ),
+        }
+    }
 }
 
 /// A locked work folder.
@@ -38,6 +73,7 @@ pub(super) struct WorkFolder {
     path: PathBuf,
     /// Held as long as we live.
     _lock: Lock,
+    resumable: bool,
 }
 
 /// One run at a time.
@@ -55,6 +91,9 @@ const PRODUCTS: &str = "products";
 const LEDGERS: &str = "ledgers";
 const KEPT: &str = "kept";
 const LOCK: &str = "lock";
+
+/// Kept while names are given: what a run that is killed meanwhile may have made visible.
+const PUBLISHING: &str = "publishing";
 
 impl WorkFolder {
     /// Where the work folder of OUT `name` in `parent` is.
@@ -85,7 +124,11 @@ impl WorkFolder {
             let folder = path.join(folder);
             fs::create_dir(&folder).map_err(|error| failed(&folder, error))?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            _lock: lock,
+            resumable: true,
+        })
     }
 
     /// The one that an earlier run left.
@@ -104,7 +147,11 @@ impl WorkFolder {
                 _ => {}
             }
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            _lock: lock,
+            resumable: true,
+        })
     }
 
     /// Is there a work folder at `path` whose products have become OUT?
@@ -138,6 +185,22 @@ impl WorkFolder {
     /// Where product `name` is made.
     pub(super) fn product(&self, name: &str) -> Result<PathBuf> {
         self.entry(PRODUCTS, name)
+    }
+
+    /// Names of all products, in order.
+    pub(super) fn product_names(&self) -> Result<Vec<String>> {
+        let folder = self.products();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
+            let entry = entry.map_err(|error| failed(&folder, error))?;
+            let name = entry.file_name().into_string().map_err(|name| {
+                let text = format!("holds {}, which this program did not make", name.display());
+                Error::new(Kind::Exists, folder.display().to_string(), text)
+            })?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// `name` in one of the sub-folders. A product's name is one path component: it must not lead elsewhere.
@@ -194,6 +257,44 @@ impl WorkFolder {
         }
     }
 
+    /// The products `names` become files of `folder`: all of them or none.
+    pub(super) fn give_names(&self, names: &[String], folder: &Path) -> Result<()> {
+        for name in names {
+            must_be_absent(&folder.join(name))?;
+        }
+        self.keep(PUBLISHING, names.join("\n").as_bytes())?;
+        for (index, name) in names.iter().enumerate() {
+            let renamed = self
+                .product(name)
+                .and_then(|product| rename_new(&product, &folder.join(name)));
+            if let Err(error) = renamed {
+                for earlier in names.iter().take(index) {
+                    // What cannot be taken back now is taken back by the next run: the list is kept.
+                    let _ = self
+                        .product(earlier)
+                        .and_then(|product| rename_new(&folder.join(earlier), &product));
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a run that was killed while it gave names in `folder` made visible becomes a product again.
+    pub(super) fn take_back(&self, folder: &Path) -> Result<()> {
+        let Some(list) = self.kept(PUBLISHING)? else {
+            return Ok(());
+        };
+        for name in String::from_utf8_lossy(&list).lines() {
+            let product = self.product(name)?;
+            let visible = folder.join(name);
+            if !product.exists() && visible.exists() {
+                rename_new(&visible, &product)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does a ledger of this folder know anything? What cannot be looked at is kept.
     fn is_worth_keeping(&self) -> bool {
         let Ok(entries) = fs::read_dir(self.path.join(LEDGERS)) else {
@@ -204,12 +305,27 @@ impl WorkFolder {
             .any(|metadata| FileLedger::has_records(metadata.len()))
     }
 
+    /// Whatever the ledgers know, nobody can go on from here.
+    pub(super) fn never_resume(&mut self) {
+        self.resumable = false;
+    }
+
     pub(super) fn leftover(&self) -> Leftover {
-        if self.is_worth_keeping() {
+        if self.resumable && self.is_worth_keeping() {
             Leftover::Resumable(self.path.clone())
         } else {
             Leftover::Nothing
         }
+    }
+
+    /// What a run leaves that makes its disk at `out`, over what was there, and may have begun with that (`overwriting`).
+    pub(super) fn leftover_in_place(&self, out: String, overwriting: bool) -> Leftover {
+        let resumable = match self.leftover() {
+            Leftover::Resumable(folder) => Some(folder),
+            Leftover::Nothing | Leftover::Damaged { .. } if !overwriting => return Leftover::Nothing,
+            Leftover::Nothing | Leftover::Damaged { .. } => None,
+        };
+        Leftover::Damaged { out, resumable }
     }
 
     /// Removes it with all that is in it. It loses its name at once, so that a kill meanwhile leaves no half of it for

@@ -1,6 +1,6 @@
 //! A block device: read-only as a source, always; writable, and then ours alone, as a destination.
 
-use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, check_range, direct::Direct};
+use super::{Content, Disk, Error, Extent, FileDisk, Kind, Result, StickyFlush, check_range, direct::Direct};
 use rustix::{
     fs::{FallocateFlags, OFlags, fallocate, ioctl_blksszget, major, minor},
     io::Errno,
@@ -27,6 +27,7 @@ pub struct BlockDevice {
     writable: bool,
     /// Past the host's cache; `None`: through it.
     direct: Option<Direct>,
+    flushing: StickyFlush,
 }
 
 /// How often, and how far apart, an exclusive open is tried again: half a second in all.
@@ -135,6 +136,7 @@ impl BlockDevice {
             number: (major(metadata.rdev()), minor(metadata.rdev())),
             writable,
             direct: None,
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -143,6 +145,14 @@ impl BlockDevice {
     #[must_use]
     pub fn directly(mut self, path: &Path) -> Self {
         self.direct = Direct::open(path, &self.file, self.writable);
+        self
+    }
+
+    /// Takes note of nothing that failed before now: what an earlier run could not bring to the storage is written again by the
+    /// run that resumes it, which would otherwise hear of it at its first flush and stop.
+    #[must_use]
+    pub(crate) fn forgetting_earlier_errors(self) -> Self {
+        let _ = self.file.sync_data();
         self
     }
 
@@ -257,7 +267,8 @@ impl Disk for BlockDevice {
 
     fn flush(&self) -> Result<()> {
         if self.writable {
-            self.file.sync_data().map_err(|error| self.error(0, error))
+            let flush = || self.file.sync_data().map_err(|error| self.error(0, error));
+            self.flushing.run(&self.label, flush)
         } else {
             Ok(())
         }

@@ -1,6 +1,8 @@
 //! A raw file: read-only as a source, always; writable as a container that we made.
 
-use super::{Content, Disk, Error, Extent, Kind, Result, check_range, direct::Direct, push_extent};
+use super::{
+    Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, direct::Direct, push_extent,
+};
 use reflink_copy::ReflinkBlockBuilder;
 use rustix::{
     fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek},
@@ -26,6 +28,7 @@ pub struct FileDisk {
     writable: bool,
     /// Past the host's cache; `None`: through it.
     direct: Option<Direct>,
+    flushing: StickyFlush,
 }
 
 /// No more than this many runs are listed by one call of [`Disk::extents`]: bounded memory for a file in shreds.
@@ -79,6 +82,7 @@ impl FileDisk {
             sector_size: 512,
             writable,
             direct: None,
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -97,6 +101,14 @@ impl FileDisk {
     #[must_use]
     pub fn directly(mut self, path: &Path) -> Self {
         self.direct = Direct::open(path, &self.file, self.writable);
+        self
+    }
+
+    /// Takes note of nothing that failed before now: what an earlier run could not bring to the storage is written again by the
+    /// run that resumes it, which would otherwise hear of it at its first flush and stop.
+    #[must_use]
+    pub(crate) fn forgetting_earlier_errors(self) -> Self {
+        let _ = self.file.sync_data();
         self
     }
 
@@ -252,7 +264,8 @@ impl Disk for FileDisk {
 
     fn flush(&self) -> Result<()> {
         if self.writable {
-            self.file.sync_data().map_err(|e| self.error(0, e))
+            let flush = || self.file.sync_data().map_err(|e| self.error(0, e));
+            self.flushing.run(&self.label, flush)
         } else {
             Ok(())
         }

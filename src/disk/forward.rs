@@ -283,6 +283,10 @@ impl<W: Write + Send> Sink for ForwardSink<W> {
         })
     }
 
+    fn writes_zeros(&self) -> bool {
+        true
+    }
+
     fn keep(&self, range: Range<u64>) -> Result<()> {
         let text = "only goes forward: there is nothing to keep";
         Err(Error::new(Kind::Unsafe, &*self.label, text).at(range.start))

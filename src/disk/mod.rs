@@ -20,6 +20,7 @@ mod recorder;
 mod sink;
 mod spill;
 mod spool;
+mod sticky_flush;
 mod unflushed;
 
 pub use aligned::{ALIGNMENT, AlignedBuffer};
@@ -37,6 +38,7 @@ pub use overlay::{Held, HeldKind, Overlay};
 pub use recorder::Recorder;
 pub use sink::{DiskSink, Sink};
 pub use spool::{spool, temporary_file};
+pub(crate) use sticky_flush::StickyFlush;
 pub use unflushed::Unflushed;
 
 use std::{fmt::Debug, fs::File, ops::Range};
@@ -84,7 +86,8 @@ pub trait Disk: Debug + Send + Sync {
         copy_through_a_buffer(self, from, to)
     }
 
-    /// Everything written before is on stable storage, image metadata included.
+    /// Everything written before is on stable storage, image metadata included. After one that failed a file, a device and an
+    /// export let no later one succeed: what the failed one should have brought there is lost.
     fn flush(&self) -> Result<()> {
         Ok(())
     }

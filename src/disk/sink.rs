@@ -1,6 +1,7 @@
 //! Where a copy goes: a disk (any order) or a writer that only goes forward.
 
 use super::{Disk, Result};
+use crate::watch::Watch;
 use std::{ops::Range, sync::Arc};
 
 /// Takes a whole disk, piece by piece. [`Sink::put`], [`Sink::skip`] and [`Sink::keep`] together cover every byte
@@ -16,6 +17,11 @@ pub trait Sink: Send + Sync {
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// `range` is zeros.
     fn skip(&self, range: Range<u64>) -> Result<()>;
+    /// Does [`Sink::skip`] write them, so that it moves as much as [`Sink::put`] and may take as long? Then a range of zeros comes
+    /// in pieces.
+    fn writes_zeros(&self) -> bool {
+        false
+    }
     /// `range` is there already from an earlier run that was resumed: the ledger says that a checkpoint had made it
     /// lasting. Only of a sink that was opened to resume; another refuses it.
     fn keep(&self, range: Range<u64>) -> Result<()>;
@@ -29,6 +35,10 @@ pub trait Sink: Send + Sync {
     fn abandon(&self) {}
     /// Headers, footers, tables; everything survives a power cut afterwards. Nothing may be put any more.
     fn finish(&self) -> Result<()>;
+    /// The same, of a sink that has to read all of it again: `watch` is told of that, and may hold it back or stop it.
+    fn finish_watched(&self, _watch: &dyn Watch) -> Result<()> {
+        self.finish()
+    }
     /// The disk that is written, where each byte has its place from the start and zeros need not be written: bytes may
     /// be brought there by [`Disk::share`] and [`Disk::copy_from`] instead of [`Sink::put`].
     fn target(&self) -> Option<&dyn Disk> {
@@ -69,6 +79,10 @@ impl Sink for DiskSink {
         } else {
             self.disk.write_zeros(range)
         }
+    }
+
+    fn writes_zeros(&self) -> bool {
+        !self.blank
     }
 
     fn keep(&self, _range: Range<u64>) -> Result<()> {

@@ -88,28 +88,34 @@ pub(super) fn value<T: FromStr>(value: &str, expected: &str) -> std::result::Res
     value.parse().map_err(|_| format!("{expected} is expected"))
 }
 
-/// A size as qemu-img takes it: bytes, or with one of the letters k, M, G, T, P for powers of 1024.
+/// A size in bytes: a number, or one with k, M, G, T, P or E behind it for powers of 1024, as qemu-img takes them; small or
+/// large, and a B may follow.
 ///
 /// # Errors
 /// The sentence of what is wrong.
-pub(super) fn bytes(value: &str) -> std::result::Result<u64, String> {
-    let split = value.find(|letter: char| !letter.is_ascii_digit());
-    let (digits, unit) = value.split_at(split.unwrap_or(value.len()));
-    let shift = match unit {
-        "" | "b" | "B" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        "t" | "T" => 40,
-        "p" | "P" => 50,
-        _ => return Err("a number of bytes, as 65536 or 64k, is expected".to_owned()),
+pub fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let wrong =
+        || format!("\"{text}\" is no size: a number of bytes is expected, with k, M, G, T, P or E behind it");
+    let split = text.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = text.split_at(split.unwrap_or(text.len()));
+    let unit = unit.to_ascii_lowercase();
+    let shift = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        "e" => 60,
+        _ => return Err(wrong()),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a number of bytes, as 65536 or 64k, is expected".to_owned())?;
+    if digits.is_empty() {
+        return Err(wrong());
+    }
+    let number: Option<u64> = digits.parse().ok();
     number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "that is more than 2^64 bytes".to_owned())
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| format!("\"{text}\" is more than 2^64 bytes"))
 }
 
 /// `on` or `off`, as qemu-img has it.
@@ -185,6 +191,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_have_the_suffixes_of_qemu_img() {
+        for (text, size) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("512b", 512),
+            ("64k", 65536),
+            ("64K", 65536),
+            ("1MB", 1 << 20),
+            ("32M", 32 << 20),
+            ("2GB", 2 << 30),
+            ("3t", 3 << 40),
+            ("1P", 1 << 50),
+            ("15E", 15 << 60),
+        ] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for wrong in [
+            "", "M", "B", "4X", "-1", "+1", "1.5G", "1BB", "1kk", "1 k", "k1", "ä", "1ä",
+        ] {
+            assert!(bytes(wrong).unwrap_err().contains("is no size"), "{wrong}");
+        }
+        for large in ["16E", "99999999T", "18446744073709551616"] {
+            assert!(bytes(large).unwrap_err().contains("2^64"), "{large}");
+        }
+    }
+
+    #[test]
     fn two_commas_are_one_in_a_value() {
         let mut options = Options::default();
         options.add("a=1,,2,b=,,,,,c=3,").unwrap();
@@ -195,18 +228,5 @@ mod tests {
             .collect();
         assert_eq!(words, [("a", "1,2"), ("b", ",,"), ("c", "3")]);
         assert!(options.add("a=1,b").is_err());
-    }
-
-    #[test]
-    fn numbers_of_bytes_are_those_of_qemu_img() {
-        assert_eq!(bytes("1048576"), Ok(1 << 20));
-        assert_eq!(bytes("3k"), Ok(3 << 10));
-        assert_eq!(
-            (bytes("2M"), bytes("1G"), bytes("64T")),
-            (Ok(2 << 20), Ok(1 << 30), Ok(64 << 40))
-        );
-        for wrong in ["", "M", "1.5M", "-1", "1MB", "18446744073709551615K", "ä"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -24,7 +24,7 @@ pub mod vhdx;
 pub mod vmdk;
 mod windows_parent;
 
-pub use create::{Files, Options, Shape, create, initial_size};
+pub use create::{Files, Options, Shape, bytes, create, initial_size};
 pub use detect::{detect, open, open_snapshot, open_writable};
 pub use format::Format;
 pub use info::{Check, Info, Named, Snapshot};

@@ -4,9 +4,10 @@ use super::{Format, open};
 use crate::disk::{Disk, Error, FileDisk, Kind, Result};
 use std::{
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
+    fs::Metadata,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// May this image open the file that it names? The caller's answer; the image has no other way out.
@@ -59,6 +60,17 @@ pub struct Beside {
     allowed: Vec<PathBuf>,
     depth: usize,
     writing: bool,
+    spared: Vec<PathBuf>,
+    /// Shared with those that open what the images beside this one name in turn.
+    opened: Arc<Mutex<Vec<OpenedFile>>>,
+}
+
+/// A file that was opened.
+#[derive(Clone, Debug)]
+struct OpenedFile {
+    path: PathBuf,
+    /// Of what was opened for its bare bytes, perhaps only to look at them.
+    bytes: Option<Weak<FileDisk>>,
 }
 
 /// VMware allows 32 snapshots of a disk; longer chains exist only where nobody ever commits, and one that runs in a circle
@@ -74,6 +86,8 @@ impl Beside {
             allowed: Vec::new(),
             depth: 0,
             writing: false,
+            spared: Vec::new(),
+            opened: Arc::default(),
         }
     }
 
@@ -90,6 +104,30 @@ impl Beside {
     pub fn writing(mut self) -> Self {
         self.writing = true;
         self
+    }
+
+    /// None of `files` is written, whatever the image names.
+    #[must_use]
+    pub fn sparing(mut self, files: &[PathBuf]) -> Self {
+        self.spared = files.to_vec();
+        self
+    }
+
+    /// The files that were opened for reading and belong to what was made of them: extents, data files, parents, and what
+    /// those stand on. Not what was only looked at in search of one.
+    pub fn opened(&self) -> Vec<PathBuf> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = |file: &&OpenedFile| file.bytes.as_ref().is_none_or(|bytes| bytes.strong_count() > 0);
+        opened
+            .iter()
+            .filter(in_use)
+            .map(|file| file.path.clone())
+            .collect()
+    }
+
+    fn note(&self, path: PathBuf, bytes: Option<Weak<FileDisk>>) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.push(OpenedFile { path, bytes });
     }
 
     /// Where the file is that an image names, if it may be opened.
@@ -178,14 +216,35 @@ impl Neighbours for Beside {
             allowed: [std::slice::from_ref(&self.folder), &self.allowed].concat(),
             depth: self.depth + 1,
             writing: false,
+            spared: Vec::new(),
+            opened: self.opened.clone(),
         };
-        Ok(open(Arc::new(FileDisk::open(&path)?), Some(format), &beside)?)
+        let file = Arc::new(FileDisk::open(&path)?);
+        let bytes = (format == Format::Raw).then(|| Arc::downgrade(&file));
+        let image = open(file, Some(format), &beside)?;
+        self.note(path, bytes);
+        Ok(image)
     }
 
     fn open_writable(&self, name: &[u8]) -> Result<Arc<dyn Disk>> {
         if !self.writing {
             return only_one_file(name);
         }
-        Ok(Arc::new(FileDisk::open_writable(&self.place(name)?)?))
+        let path = self.place(name)?;
+        if self.spared.iter().any(|spared| is_same_file(spared, &path)) {
+            let text =
+                "is named by the image as a part of it, but belongs to the source, which is never written";
+            return Err(Error::new(Kind::Unsafe, path.display().to_string(), text));
+        }
+        Ok(Arc::new(FileDisk::open_writable(&path)?))
+    }
+}
+
+/// By whatever names.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let number = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => number(one) == number(other),
+        _ => false,
     }
 }

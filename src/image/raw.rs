@@ -227,6 +227,9 @@ impl Sink for FullSink {
         }
         Ok(())
     }
+    fn writes_zeros(&self) -> bool {
+        true
+    }
     fn keep(&self, range: Range<u64>) -> Result<()> {
         self.sink.keep(range)
     }

@@ -49,6 +49,8 @@ pub struct OpenSource {
     pub passing: Option<Passing>,
     /// The file or block device, where that is what it is.
     pub path: Option<PathBuf>,
+    /// The other files that it is made of: further parts, extents, and what it stands on.
+    pub files: Vec<PathBuf>,
     /// It can be opened again, and is the same then: not what came through a pipe.
     pub lasts: bool,
     /// What somebody should know of how they are read.
@@ -77,6 +79,7 @@ pub fn open_source(locator: &Locator, reading: &Reading, watch: &dyn Watch) -> R
             let source = open_container(container, format, &beside, reading, watch)?;
             Ok(OpenSource {
                 path: Some(path.clone()),
+                files: beside.opened(),
                 ..source
             })
         }
@@ -131,6 +134,7 @@ pub(super) fn open_container(
         package,
         passing: None,
         path: None,
+        files: Vec::new(),
         lasts: true,
         remarks: Vec::new(),
     })

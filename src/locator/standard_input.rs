@@ -83,6 +83,7 @@ fn of(stream: Box<dyn Read + Send>, reading: &Reading, watch: &dyn Watch) -> Res
                     package: None,
                     passing: Some(passing),
                     path: None,
+                    files: Vec::new(),
                     lasts: false,
                     remarks: Vec::new(),
                 });

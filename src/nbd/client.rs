@@ -10,7 +10,10 @@ use super::{
     reply::Answer,
     stream::{Patience, Stream, connect},
 };
-use crate::disk::{Content, Disk, Error, Extent, Kind, Result, check_range, push_extent};
+use crate::{
+    disk::{Content, Disk, Error, Extent, Kind, Result, StickyFlush, check_range, push_extent},
+    watch::Watch,
+};
 use std::{
     fmt,
     ops::Range,
@@ -42,6 +45,7 @@ pub struct NbdDisk {
     more: Mutex<bool>,
     /// Held while a block of which only a part is written is read and written back.
     partial: Mutex<()>,
+    flushing: StickyFlush,
 }
 
 type Connector = Box<dyn Fn() -> Result<Box<dyn Stream>> + Send + Sync>;
@@ -125,6 +129,7 @@ impl NbdDisk {
             connections: RwLock::new(vec![Arc::new(first)]),
             more: Mutex::new(export.size.flags & transmission_flag::CAN_MULTI_CONN != 0),
             partial: Mutex::new(()),
+            flushing: StickyFlush::default(),
         })
     }
 
@@ -140,23 +145,27 @@ impl NbdDisk {
         self.has(transmission_flag::SEND_FLUSH) || self.has(transmission_flag::SEND_FUA)
     }
 
-    /// Makes all of the export zeros if the server can do that faster than by writing them; `false`: it was left as it
-    /// was.
+    /// Makes all of the export zeros if the server can do that faster than by writing them; `false`: it cannot, at least not
+    /// everywhere, and what it had done by then stays zeros.
     ///
     /// # Errors
-    /// Those of writing.
-    pub fn zero_at_once(&self) -> Result<bool> {
+    /// Those of writing; [`Kind::Cancelled`] if `watch` says so.
+    pub fn zero_at_once(&self, watch: &dyn Watch) -> Result<bool> {
         if !self.has(transmission_flag::SEND_FAST_ZERO) || !self.has(transmission_flag::SEND_WRITE_ZEROES) {
             return Ok(false);
         }
         self.must_be_writable(0)?;
         let mut at = 0;
         while at < self.size() {
+            if watch.cancelled() {
+                return Err(Error::new(Kind::Cancelled, &*self.label, "cancelled"));
+            }
             let length = self.step(self.size() - at, LARGEST_STEP);
             let request = self.writing(Command::WriteZeroes, command_flag::FAST_ZERO, at, length);
             match self.carry_out(request, &[], Answer::Nothing) {
                 Ok(()) => at += u64::from(length),
-                Err(Failure::Server(_)) if at == 0 => return Ok(false),
+                // It may refuse any of them: what is behind it differs from place to place.
+                Err(Failure::Server(_)) => return Ok(false),
                 Err(failure) => return Err(self.failed(&request, failure)),
             }
         }
@@ -571,7 +580,9 @@ impl Disk for NbdDisk {
             offset: 0,
             length: 0,
         };
-        self.carry_out(request, &[], Answer::Nothing)
-            .map_err(|failure| self.failed(&request, failure))
+        self.flushing.run(&self.label, || {
+            self.carry_out(request, &[], Answer::Nothing)
+                .map_err(|failure| self.failed(&request, failure))
+        })
     }
 }

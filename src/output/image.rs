@@ -1,6 +1,9 @@
 //! What `rehome image` prints: facts of images, findings of a check, a comparison, a map.
 
-use super::{Bytes, Report, report::print_stages};
+use super::{
+    Bytes, Report,
+    report::{print_packages, print_stages, print_warnings},
+};
 use crate::{
     copy::{Survey, survey},
     disk::{self, Content, Error},
@@ -369,11 +372,14 @@ impl fmt::Display for Compared {
 }
 
 impl Report {
-    /// What was written, and how long it took: all that a conversion of an image has to say.
+    /// What is to be known of the source and of the destination, what was written, and how long it took: all that a
+    /// conversion of an image has to say.
     pub fn written(&self) -> String {
         struct Written<'a>(&'a Report);
         impl fmt::Display for Written<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                print_packages(f, &self.0.packages)?;
+                print_warnings(f, &self.0.warnings)?;
                 for disk in &self.0.disks {
                     write!(f, "{disk}")?;
                 }

@@ -11,7 +11,10 @@ use crate::{
     machine::Firmware,
     nbd::{Address, Transport},
 };
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// Why there is no domain for a machine.
@@ -37,6 +40,9 @@ pub enum LibvirtError {
         /// As the machine file has it.
         model: String,
     },
+    /// A format of disk images that libvirt has no word for.
+    #[error("libvirt knows no disks in the format {0}")]
+    Format(String),
     /// More disks than a controller of its kind can carry.
     #[error("{0} disks are more than one domain can carry here")]
     TooManyDisks(usize),
@@ -50,6 +56,10 @@ const SATA_PORTS: usize = 6;
 
 /// Targets of a virtio-scsi controller.
 const SCSI_TARGETS: usize = 256;
+
+/// Formats of disk images that are made here and that libvirt has a word for, its own (`storageFormat` in its schema
+/// `storagecommon.rng`): it is QEMU's.
+const FORMATS: [&str; 5] = ["raw", "qcow2", "vmdk", "vpc", "vdi"];
 
 /// The domain as `virsh define` takes it: UTF-8, ends with a line feed.
 pub fn domain_xml(machine: &VirtualMachine) -> Result<String, LibvirtError> {
@@ -204,16 +214,12 @@ fn disk_xml(
     place: &str,
     index: usize,
 ) -> Result<String, LibvirtError> {
+    if !FORMATS.contains(&disk.format.as_str()) {
+        return Err(LibvirtError::Format(disk.format.clone()));
+    }
     let (kind, source) = match &disk.place {
-        DiskPlace::File(path) if !path.is_absolute() => return Err(LibvirtError::NotAbsolute(path.clone())),
-        DiskPlace::File(path) => {
-            let text = path.to_str().ok_or_else(|| LibvirtError::NotXml {
-                what: "the path of a disk",
-                text: path.display().to_string(),
-            })?;
-            let path = escaped("the path of a disk", text)?;
-            ("file", format!("<source file='{path}'/>"))
-        }
+        DiskPlace::File(path) => ("file", format!("<source file='{}'/>", disk_path(path)?)),
+        DiskPlace::Device(path) => ("block", format!("<source dev='{}'/>", disk_path(path)?)),
         DiskPlace::Export(address) => ("network", network_source(address)?),
     };
     // `discard`: the converted disk is sparse and stays so when the guest trims.
@@ -226,9 +232,20 @@ fn disk_xml(
       {place}
     </disk>
 ",
-        escaped("the format of a disk", &disk.format)?,
+        disk.format,
         index.saturating_add(1)
     ))
+}
+
+fn disk_path(path: &Path) -> Result<String, LibvirtError> {
+    if !path.is_absolute() {
+        return Err(LibvirtError::NotAbsolute(path.to_owned()));
+    }
+    let text = path.to_str().ok_or_else(|| LibvirtError::NotXml {
+        what: "the path of a disk",
+        text: path.display().to_string(),
+    })?;
+    escaped("the path of a disk", text)
 }
 
 fn network_source(address: &Address) -> Result<String, LibvirtError> {
@@ -353,7 +370,7 @@ fn escaped(what: &'static str, text: &str) -> Result<String, LibvirtError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Adapter;
+    use crate::{image::Format, plan::Adapter};
     use std::process::Command;
 
     fn machine(controller: &str, disks: usize) -> VirtualMachine {
@@ -436,6 +453,39 @@ mod tests {
             let mut machine = machine("virtio-blk", 1);
             machine.disks[0].place = DiskPlace::Export(address.parse().unwrap());
             libvirt_accepts(&domain_xml(&machine).unwrap());
+        }
+    }
+
+    #[test]
+    fn libvirt_accepts_block_devices() {
+        let mut machine = machine("virtio-blk", 1);
+        machine.disks[0] = DiskImage {
+            place: DiskPlace::Device("/dev/disk/by-id/it's".into()),
+            format: "raw".into(),
+        };
+        let xml = domain_xml(&machine).unwrap();
+        assert!(xml.contains("<disk type='block' device='disk'>"), "{xml}");
+        assert!(xml.contains("<source dev='/dev/disk/by-id/it&apos;s'/>"), "{xml}");
+        libvirt_accepts(&xml);
+        machine.disks[0].place = DiskPlace::Device("sda".into());
+        assert!(matches!(domain_xml(&machine), Err(LibvirtError::NotAbsolute(_))));
+    }
+
+    #[test]
+    fn every_format_is_one_that_libvirt_accepts_or_is_refused_by_name() {
+        for format in Format::ALL {
+            let mut machine = machine("virtio-blk", 1);
+            machine.disks[0].format = format.to_string();
+            match domain_xml(&machine) {
+                Ok(xml) => libvirt_accepts(&xml),
+                Err(error) => {
+                    assert!(!FORMATS.contains(&format.name()));
+                    assert_eq!(error, LibvirtError::Format(format.to_string()));
+                }
+            }
+        }
+        for format in FORMATS {
+            assert!(format.parse::<Format>().is_ok());
         }
     }
 

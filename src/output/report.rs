@@ -209,18 +209,7 @@ impl fmt::Display for Report {
                 source.disk, source.format
             )?;
         }
-        for package in &self.packages {
-            let manifest = match package.manifest {
-                ManifestState::Absent => "has no manifest",
-                ManifestState::NotRead => "its manifest was not compared",
-                ManifestState::Verified => "every file is as its manifest says",
-            };
-            writeln!(
-                f,
-                "{}: {manifest}; describes {}",
-                package.package, package.hardware
-            )?;
-        }
+        print_packages(f, &self.packages)?;
         for volume in &self.volumes {
             let mut line = format!("  {:<12} {:>10}", volume.id, Bytes(volume.size).to_string());
             let _ = write!(line, "  {}", volume.kind.as_deref().unwrap_or("unknown"));
@@ -237,9 +226,7 @@ impl fmt::Display for Report {
         for guest in &self.guests {
             print_guest(f, guest)?;
         }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
-        }
+        print_warnings(f, &self.warnings)?;
         if !self.changes.is_empty() {
             writeln!(f, "changed:")?;
         }
@@ -268,6 +255,29 @@ impl fmt::Display for Report {
         }
         print_stages(f, &self.stages)
     }
+}
+
+pub(super) fn print_packages(f: &mut fmt::Formatter<'_>, packages: &[PackageFacts]) -> fmt::Result {
+    for package in packages {
+        let manifest = match package.manifest {
+            ManifestState::Absent => "has no manifest",
+            ManifestState::NotRead => "its manifest was not compared",
+            ManifestState::Verified => "every file is as its manifest says",
+        };
+        writeln!(
+            f,
+            "{}: {manifest}; describes {}",
+            package.package, package.hardware
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn print_warnings(f: &mut fmt::Formatter<'_>, warnings: &[String]) -> fmt::Result {
+    for warning in warnings {
+        writeln!(f, "warning: {warning}")?;
+    }
+    Ok(())
 }
 
 pub(super) fn print_stages(f: &mut fmt::Formatter<'_>, stages: &[StageTime]) -> fmt::Result {

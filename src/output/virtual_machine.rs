@@ -44,8 +44,10 @@ pub struct DiskImage {
 /// Where a disk of a virtual machine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskPlace {
-    /// A file or a device; absolute for libvirt.
+    /// A file; absolute for libvirt.
     File(PathBuf),
+    /// A block device of the host; absolute for libvirt.
+    Device(PathBuf),
     /// An export of a server.
     Export(nbd::Address),
 }

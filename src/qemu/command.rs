@@ -91,7 +91,7 @@ pub(super) fn command(
     }
     for (index, disk) in machine.disks.iter().enumerate() {
         // QEMU's own message would come without its cause, and after others.
-        if let DiskPlace::File(path) = &disk.place {
+        if let DiskPlace::File(path) | DiskPlace::Device(path) = &disk.place {
             File::open(path).map_err(|cause| QemuError::Disk {
                 path: path.clone(),
                 cause,
@@ -178,7 +178,7 @@ fn disk_drive(disk: &DiskImage, index: usize) -> Result<OsString, QemuError> {
     }
     let file = match &disk.place {
         // Absolute: in a relative path what stands before a colon could be taken for a protocol.
-        DiskPlace::File(path) => std::path::absolute(path)
+        DiskPlace::File(path) | DiskPlace::Device(path) => std::path::absolute(path)
             .map_err(|cause| QemuError::Disk {
                 path: path.clone(),
                 cause,

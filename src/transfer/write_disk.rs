@@ -6,7 +6,7 @@ use super::{
     without_flushes,
 };
 use crate::{
-    copy::{self, Brake, Copied, FileLedger, Identity, Pace},
+    copy::{self, Brake, Braked, Copied, FileLedger, Identity, Pace},
     destination::{Cache, Container, Destination},
     disk::{Composite, Disk, DiskSink, Error, Kind, MemoryDisk, Part, Result, Sink},
     image::{self, Beside, Format, Shape},
@@ -27,6 +27,8 @@ pub(crate) struct Product<'a> {
     pub(crate) out: Option<PathBuf>,
     /// An image that is there already is written into.
     pub(crate) existing: bool,
+    /// Files of the source: none of them is written, whatever that image names as a part of it.
+    pub(crate) spared: &'a [PathBuf],
     /// It is read back.
     pub(crate) verify: bool,
 }
@@ -49,9 +51,11 @@ pub(crate) fn write_disk(
         sector_size: disk.sector_size(),
         options: product.options.clone(),
     };
-    let (container, ledger) = destination.disk(product.name, image::initial_size(&shape), identity)?;
-    let unflushed = copying.cache == Cache::Unsafe;
-    without_flushes(destination, container.fresh, unflushed)?;
+    if copying.cache == Cache::Unsafe {
+        without_flushes(destination)?;
+    }
+    let begins_with = image::initial_size(&shape);
+    let (container, ledger) = destination.disk(product.name, begins_with, identity, stages.watch())?;
     let pace = Pace {
         threads: copying.threads,
         checkpoint_bytes: copying.checkpoint,
@@ -61,7 +65,15 @@ pub(crate) fn write_disk(
         ..Pace::default()
     };
     let sink = if product.existing {
-        into_existing(&container, product, disk.size(), copying)?
+        into_existing(
+            &container,
+            product,
+            disk.size(),
+            copying,
+            destination,
+            brake,
+            stages,
+        )?
     } else {
         let files = ProductFiles::new(&container, product.name, destination);
         let mut files = files.with_cache(copying.cache);
@@ -125,10 +137,14 @@ fn into_existing(
     product: &Product<'_>,
     size: u64,
     copying: &Copying,
+    destination: &mut dyn Destination,
+    brake: Option<&Brake>,
+    stages: &mut Stages<'_>,
 ) -> Result<Box<dyn Sink>> {
     let disk = cached(container.disk.clone(), copying.cache);
     let out = product.out.clone().unwrap_or_default();
-    let image = image::open_writable(disk, product.format, &Beside::new(&out).writing())?;
+    let beside = Beside::new(&out).writing().sparing(product.spared);
+    let image = image::open_writable(disk, product.format, &beside)?;
     if image.size() < size {
         let text = format!(
             "holds a disk of {} bytes, {size} are needed: make a larger image, or leave -n out",
@@ -136,8 +152,12 @@ fn into_existing(
         );
         return Err(Error::new(Kind::Full, image.label(), text));
     }
+    destination.overwrites();
     if container.fresh && image.size() > size {
-        image.write_zeros(size..image.size())?;
+        let behind = size..image.size();
+        stages.begin("zero", behind.end - behind.start);
+        copy::write_zeros(&*image, behind, &Braked::new(stages.watch(), brake))?;
+        stages.begin("copy", size);
     }
     Ok(Box::new(DiskSink::new(image, false)))
 }

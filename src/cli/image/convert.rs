@@ -1,12 +1,14 @@
 //! `rehome image convert`: the disk of an image into an image of another format.
 
 use super::{
-    Outcome, Result, print_json, print_text,
+    Outcome, Result,
     progress::{Progress, Style},
 };
 use crate::{
     cli::{
+        Results,
         copying_arguments::CopyingArguments,
+        different,
         source_arguments::{locator, size},
         wrong_usage,
     },
@@ -16,15 +18,13 @@ use crate::{
     job::{ImageJob, Source},
     locator::{Locator, is_block_device},
 };
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// Write the disk of an image into an image of another format; what is in it stays as it is
 ///
-/// OUT appears whole or not at all. What a break leaves is in a folder beside it, with which --resume goes on. Exit codes:
-/// 0 done; 1 failed; 4 what was read back is not what was written.
+/// OUT appears whole or not at all. What a break leaves is in a folder beside it, with which --resume goes on; after a
+/// pipe there is none. No file or device that SRC is read from is taken as OUT. Exit codes: 0 done; 1 failed; 4 what
+/// was read back is not what was written.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Image, block device, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or - for standard input; opened read-only
@@ -43,9 +43,9 @@ pub(super) struct Arguments {
     #[arg(short = 'l', long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
 
-    /// Format of OUT
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw")]
-    format: Format,
+    /// Format of OUT; with -n it must be said unless OUT is raw [default: raw]
+    #[arg(short = 'O', long, value_name = "FORMAT")]
+    format: Option<Format>,
 
     /// Options of that format, as qemu-img spells them
     #[arg(short = 'o', long = "options", value_name = "NAME=VALUE,...")]
@@ -112,7 +112,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print the report as JSON
+    /// Print the report as JSON; on stderr where OUT is standard output
     #[arg(long)]
     json: bool,
 
@@ -166,7 +166,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
             ..Source::default()
         },
         out: arguments.out.clone(),
-        format: arguments.format,
+        format: arguments.format.unwrap_or(Format::Raw),
+        format_is_named: arguments.format.is_some(),
         options,
         existing: arguments.existing && !device,
         yes_erase: arguments.yes_erase.clone(),
@@ -186,20 +187,13 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         ImageConverted::Done(report) => (Outcome::Done, report),
         ImageConverted::Different(report) => (Outcome::Different, report),
     };
-    if arguments.out == Locator::Standard {
-        // The disk is on standard output.
-        if !arguments.quiet {
-            let _ = write!(io::stderr().lock(), "{}", report.written());
-        }
-    } else if arguments.json {
-        print_json(report)?;
+    let results = Results::beside(&arguments.out);
+    if arguments.json {
+        results.json(report)?;
     } else if !arguments.quiet {
-        print_text(&report.written())?;
+        results.text(&report.written())?;
         if outcome == Outcome::Different {
-            print_text(
-                &"what was read back is not what was written, and nothing was published: look at the storage of OUT, then \
-                 remove the work folder beside it and start again\n",
-            )?;
+            results.text(&different(device || arguments.existing))?;
         }
     }
     Ok(outcome)

@@ -158,6 +158,7 @@ impl NewArchive {
             );
             return Err(Error::new(Kind::Io, self.container.label(), text));
         }
+        watch.stage("manifest", sizes.iter().sum());
         let text = new_descriptor::text(&self.machine, &self.disks, &sizes)
             .map_err(|flaw| flaw.of(self.container.label()))?;
         let name = descriptor_name(&self.machine.name);

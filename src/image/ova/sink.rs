@@ -11,7 +11,7 @@ use crate::{
         create::value,
         vmdk::{self, Container, StreamOptimized, Subformat},
     },
-    watch::Unwatched,
+    watch::{Unwatched, Watch},
 };
 use std::{ops::Range, sync::Arc};
 
@@ -204,8 +204,12 @@ impl Sink for OvaSink {
     }
 
     fn finish(&self) -> Result<()> {
+        self.finish_watched(&Unwatched)
+    }
+
+    fn finish_watched(&self, watch: &dyn Watch) -> Result<()> {
         self.disk.finish()?;
         self.archive.complete_disk(&*self.file)?;
-        self.archive.finish(&Unwatched)
+        self.archive.finish(watch)
     }
 }

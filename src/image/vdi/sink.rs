@@ -111,6 +111,10 @@ impl Sink for VdiSink {
         self.blocks.skip(range)
     }
 
+    fn writes_zeros(&self) -> bool {
+        self.blocks.writes_zeros()
+    }
+
     fn keep(&self, range: Range<u64>) -> Result<()> {
         self.blocks.keep(range)
     }

@@ -60,6 +60,7 @@ pub fn walk(file_system: &dyn FileSystem, size: u64) {
         for (name, _) in found.iter().take(5) {
             let _ = file_system.lookup(node, name);
         }
+        let _ = file_system.file_runs(node, &mut |_, _| Ok(()));
         nodes.extend(found.into_iter().map(|(_, child)| child));
     }
     let _ = file_system.free(&mut |run| {
@@ -70,6 +71,7 @@ pub fn walk(file_system: &dyn FileSystem, size: u64) {
         Ok(())
     });
     let _ = file_system.data_runs(&mut |_, _| Ok(()));
+    let _ = file_system.page_file_runs(&mut |_, _| Ok(()));
     let _ = (
         file_system.free_bytes(),
         file_system.identity(),

@@ -26,6 +26,8 @@ pub struct Source {
     pub forward: bool,
     /// `--size`: of the raw disk that comes through a pipe, in bytes.
     pub size: Option<u64>,
+    /// `--force-dirty`: filesystems that are marked as dirty are edited all the same.
+    pub force_dirty: bool,
     /// `--overlay-memory`: how many bytes of changes are held in memory before they go to a temporary file.
     pub overlay_memory: u64,
     /// `--temporary-folder`: where that file is made (and at once unlinked).

@@ -374,6 +374,25 @@ fn twins(volumes: &[VolumeFacts]) -> Vec<String> {
     several.map(sentence).collect()
 }
 
+/// A filesystem that begins in a partition of a dynamic disk may go on elsewhere, and share the partition with others.
+fn not_dynamic(volume: &Volume, detected: Detected) -> disk::Result<Detected> {
+    let dynamic = volume
+        .partition
+        .as_ref()
+        .is_some_and(|partition| partition.is_dynamic());
+    match &detected {
+        Detected::FileSystem(filesystem) if dynamic => {
+            let text = format!(
+                "is {} on a dynamic disk of Windows (Logical Disk Manager), whose volumes are not put together here: make it \
+                 a basic disk first (back up, `convert basic` in `diskpart`, restore); else it is moved as it is",
+                filesystem.identity().kind
+            );
+            Err(Error::new(Kind::Unsafe, &*volume.id, text))
+        }
+        _ => Ok(detected),
+    }
+}
+
 impl Layer {
     /// Reads the tables of `disks` and opens every filesystem on them; journals are replayed into `disks`.
     ///
@@ -410,9 +429,14 @@ impl Layer {
                 source.overlay_memory,
                 &source.temporary_folder,
             );
-            let opened = detect::open(Arc::new(aside)).and_then(|_| detect::open(recorder.clone()));
+            let opened = detect::open(Arc::new(aside))
+                .and_then(|detected| not_dynamic(volume, detected))
+                .and_then(|_| detect::open(recorder.clone()));
             let found = match opened {
-                Ok(Detected::FileSystem(filesystem)) => {
+                Ok(Detected::FileSystem(mut filesystem)) => {
+                    if source.force_dirty {
+                        filesystem.allow_dirty();
+                    }
                     filesystems.push((volume.id.clone(), filesystem));
                     Found::FileSystem(filesystems.len() - 1)
                 }

@@ -32,6 +32,11 @@ pub(crate) struct ReadingArguments {
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
     pub(crate) sector_size: Option<String>,
 
+    /// Edit filesystems of Windows that are marked as dirty (they stay so, and Windows checks them when it starts), and
+    /// registry hives that were not closed properly and have no logs that help
+    #[arg(long, global = true)]
+    pub(crate) force_dirty: bool,
+
     /// Changes held in memory before they go to a temporary file
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size)]
     pub(crate) overlay_memory: u64,
@@ -70,6 +75,7 @@ impl ReadingArguments {
             directly: false,
             forward: false,
             size: None,
+            force_dirty: self.force_dirty,
             overlay_memory: self.overlay_memory,
             temporary_folder: self.temporary_folder.clone().unwrap_or_else(std::env::temp_dir),
         }

@@ -5,7 +5,6 @@ use crate::{
     fs::{
         FileSystem, GuestPath, Mounts,
         detect::{self, Detected},
-        ext4::Ext4View,
     },
     guest::{Guest, swap_files::swap_in},
     output::{Judgement, Report},
@@ -40,8 +39,8 @@ fn judge(edits: &Edits, id: &str, examined: &Examined, edited: &Layer) -> Result
     let written = contents.recorder.written();
     rewrite::audit(id, &*open_afresh(before)?, &written, &edits.changed_nodes(id))?;
     rewrite::judge(edits, id, &*open_afresh(after)?)?;
-    let witness = match Ext4View::open(after.disk.clone()) {
-        Some(witness) if rewrite::ask_witness(edits, id, &witness)? => Some("ext4-view".to_owned()),
+    let witness = match detect::witness(&after.disk)? {
+        Some(witness) if rewrite::ask_witness(edits, id, &*witness)? => Some(witness.name().to_owned()),
         _ => None,
     };
     Ok(Judgement {

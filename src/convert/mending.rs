@@ -3,10 +3,7 @@
 use super::in_place::Writable;
 use crate::{
     disk::{Digest, Error, Kind, Result},
-    fs::{
-        Edit, FileSystem, GuestPath, Mounts, Node, Witness as _, detect, detect::Detected, ext4::Ext4View,
-        mode,
-    },
+    fs::{Edit, FileSystem, GuestPath, Mounts, Node, detect, detect::Detected, mode},
     job::Source,
     rewrite,
     source::{Examined, Found, Layer, Opened},
@@ -32,14 +29,43 @@ pub enum Mending {
 
 /// The tree that paths are looked up in.
 pub fn mount_tree(examined: &mut Examined, volume: Option<&str>) -> Result<()> {
-    mount(
+    let mounted = mount(
         &mut examined.layer.mounts,
         examined
             .inspection
             .default
             .and_then(|index| examined.inspection.guests.get(index)),
         volume,
-    )
+    );
+    mounted.map_err(|error| why_not(&examined.layer, volume).unwrap_or(error))
+}
+
+/// What is in the way of the volume that is wanted, or of the only one that there could be.
+fn why_not(layer: &Layer, wanted: Option<&str>) -> Option<Error> {
+    const BITLOCKER: &str = "is encrypted by BitLocker: decrypt it first (`manage-bde -off X:` in Windows, and wait until \
+                             `manage-bde -status` says 0%)";
+    let is_wanted = |id: &str| match wanted {
+        Some(wanted) => id == wanted || id == format!("disk0/{wanted}"),
+        None => true,
+    };
+    let mut reasons = layer
+        .volumes()
+        .filter(|(volume, _)| is_wanted(&volume.id))
+        .filter_map(|(volume, contents)| match &contents.found {
+            Found::Failed(error) => Some(Error::new(error.kind, &*error.disk, error.source.to_string())),
+            Found::Known(identity) if identity.kind == "BitLocker" => {
+                Some(Error::new(Kind::Unsupported, &*volume.id, BITLOCKER))
+            }
+            Found::Known(identity) => Some(Error::new(
+                Kind::Unsupported,
+                &*volume.id,
+                format!("holds {}, which is not looked into here", identity.kind),
+            )),
+            _ => None,
+        });
+    reasons
+        .next()
+        .filter(|_| wanted.is_some() || reasons.next().is_none())
 }
 
 fn mount(mounts: &mut Mounts, guest: Option<&crate::guest::Guest>, volume: Option<&str>) -> Result<()> {
@@ -209,7 +235,7 @@ fn judge(
     {
         return Err(wrong("a reader opened afresh"));
     }
-    if let Some(witness) = Ext4View::open(after.disk.clone())
+    if let Some(witness) = detect::witness(&after.disk)?
         && let Ok(seen) = witness.see(path)
         && seen != expected
     {

@@ -1,6 +1,14 @@
 //! What a volume holds.
 
-use super::{FileSystem, Identity, Result, ext4::Ext4, fat, fat::FatFileSystem, signatures, swap::Swap};
+use super::{
+    FileSystem, Identity, Result, Witness,
+    ext4::{Ext4, Ext4View},
+    fat,
+    fat::FatFileSystem,
+    ntfs::{Ntfs, NtfsCrate},
+    signatures,
+    swap::Swap,
+};
 use crate::disk::{
     Disk,
     field::{bytes_at, u32_le},
@@ -38,6 +46,7 @@ impl std::fmt::Debug for Detected {
 pub fn open(disk: Arc<dyn Disk>) -> Result<Detected> {
     let detected = match look(&disk)? {
         Look::Known(identity) => Detected::Known(identity),
+        Look::Ntfs(_) => Detected::FileSystem(Box::new(Ntfs::open(disk)?)),
         Look::Ext(_) => Detected::FileSystem(Box::new(Ext4::open(disk)?)),
         Look::Fat => match FatFileSystem::open(disk)? {
             Some(fat) => Detected::FileSystem(Box::new(fat)),
@@ -57,15 +66,31 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Detected> {
 pub fn identify(disk: &Arc<dyn Disk>) -> Result<Option<Identity>> {
     Ok(match look(disk)? {
         Look::Known(identity) | Look::Ext(identity) => Some(identity),
+        // The label is in a file of the filesystem.
+        Look::Ntfs(identity) => Some(Ntfs::open(disk.clone()).map_or(identity, |ntfs| ntfs.identity())),
         Look::Fat => fat::identify(disk)?,
         Look::Swap(swap) => Some(swap.identity()),
         Look::Unknown => None,
     })
 }
 
+/// An independent reader of the filesystem that `disk` holds, opened afresh; `None` where there is none that could open
+/// it, which is not an objection.
+///
+/// # Errors
+/// Those of reading.
+pub fn witness(disk: &Arc<dyn Disk>) -> Result<Option<Box<dyn Witness>>> {
+    Ok(match look(disk)? {
+        Look::Ext(_) => Ext4View::open(disk.clone()).map(|view| Box::new(view) as Box<dyn Witness>),
+        Look::Ntfs(_) => NtfsCrate::open(disk.clone()).map(|reader| Box::new(reader) as Box<dyn Witness>),
+        Look::Known(_) | Look::Fat | Look::Swap(_) | Look::Unknown => None,
+    })
+}
+
 enum Look {
     Known(Identity),
     Ext(Identity),
+    Ntfs(Identity),
     Fat,
     Swap(Swap),
     Unknown,
@@ -92,7 +117,11 @@ fn look(disk: &Arc<dyn Disk>) -> Result<Look> {
         None => {}
     }
     if let Some(identity) = signatures::file_system(&**disk)? {
-        return Ok(Look::Known(identity));
+        return Ok(if Ntfs::detect(&start) {
+            Look::Ntfs(identity)
+        } else {
+            Look::Known(identity)
+        });
     }
     if fat == fat::Evidence::BootSector {
         return Ok(Look::Fat);
@@ -206,9 +235,11 @@ mod tests {
         ] {
             compare(&path);
         }
-        // A label of NTFS is a file of it; it is not looked for.
-        let ntfs = make("ntfs", "mkntfs", &["-q", "-Q", "-F"]);
-        compare(&ntfs);
+        compare(&make(
+            "ntfs",
+            "mkntfs",
+            &["-q", "-Q", "-F", "-L", "System Ünïcödé"],
+        ));
         let tree = path("tree");
         std::fs::create_dir(&tree).unwrap();
         std::fs::write(tree.join("file"), b"contents").unwrap();
@@ -245,8 +276,9 @@ mod tests {
         );
         assert!(matches!(make("mkswap", &["-q"]), Ok(Detected::Swap(_))));
         assert!(
-            matches!(make("mkntfs", &["-q", "-Q", "-F"]), Ok(Detected::Known(known)) if known.kind == "ntfs")
+            matches!(make("mkntfs", &["-q", "-Q", "-F"]), Ok(Detected::FileSystem(open)) if open.identity().kind == "ntfs")
         );
+        assert_eq!(witness(&disk(&path)).unwrap().unwrap().name(), "the ntfs crate");
         let unknown: Arc<dyn Disk> = Arc::new(MemoryDisk::new("m", vec![0; 1 << 20]));
         assert!(matches!(open(unknown), Ok(Detected::Unknown)));
         for size in [0, 1, 511, 512, 1024, 2000, 4096, 70_000] {
@@ -328,7 +360,7 @@ mod tests {
             ];
             if !left_out.contains(&&*kind) {
                 assert_eq!(identity.uuid, uuid, "{name}");
-                let no_label = ["exfat", "ntfs", "f2fs"];
+                let no_label = ["exfat", "f2fs"];
                 assert!(
                     identity.label == label || no_label.contains(&&*kind),
                     "{name}: {identity:?} {label:?}"

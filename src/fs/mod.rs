@@ -1,6 +1,7 @@
 //! Filesystems. By node, not by path: paths, links and mounts are walked once, in [`mounts`], for all of them.
 //! Names are byte strings. Opening may replay a journal, so even an inspection opens over an overlay.
 
+mod block_cache;
 pub mod detect;
 pub mod ext4;
 pub mod fat;
@@ -9,6 +10,7 @@ pub mod host_folder;
 #[cfg(test)]
 pub(crate) mod memory_tree;
 pub mod mounts;
+pub mod ntfs;
 mod signatures;
 pub mod swap;
 
@@ -120,12 +122,20 @@ pub trait FileSystem: Send {
     fn file_runs(&self, _node: Node, _each: &mut dyn FnMut(u64, Range<u64>) -> Result<()>) -> Result<()> {
         Ok(())
     }
+    /// Runs of bytes of the volume that hold paged out memory, with the name of the file, where no system that was put to
+    /// sleep needs it: not free, but not worth moving either, if whoever asks decides so. Knowing of none is safe.
+    fn page_file_runs(&self, _each: &mut dyn FnMut(&str, Range<u64>) -> Result<()>) -> Result<()> {
+        Ok(())
+    }
     /// What was done on opening, for the report: a journal replayed, orphans removed. Empty if nothing was.
     fn recovered(&self) -> Vec<String> {
         Vec::new()
     }
     /// Free bytes for files.
     fn free_bytes(&self) -> Result<u64>;
+    /// From here on [`FileSystem::edit`] does not mind that the filesystem is marked as dirty: the user has said so, and
+    /// its own system will check it. It stays marked. Other reasons against an edit stay, too.
+    fn allow_dirty(&mut self) {}
     /// Writing, or the reason why not (hibernated, errors flagged, a read-only kind) and its cure.
     fn edit(&mut self) -> Result<&mut dyn Edit>;
 }

@@ -45,6 +45,20 @@ pub struct Partition {
     pub bootable: bool,
 }
 
+impl Partition {
+    /// Does it belong to a dynamic disk of Windows (Logical Disk Manager)? Where the volumes in it are, and whether they go on
+    /// elsewhere, only the database at the end of the disk says.
+    pub fn is_dynamic(&self) -> bool {
+        /// The type of MBR partitions, and of GPT partitions with data and with the database.
+        const KINDS: [&str; 3] = [
+            "42",
+            "AF9B60A0-1431-4F62-BC68-3311714A69AD",
+            "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3",
+        ];
+        KINDS.contains(&&*self.kind)
+    }
+}
+
 /// Which table divides a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -65,10 +65,6 @@ struct EditArguments {
     /// Write the edited hive to this new file; FILE stays as it is
     #[arg(short, long, value_name = "OUT", conflicts_with = "undo")]
     out: Option<PathBuf>,
-
-    /// Edit a hive that was not closed properly and has no logs that help, as it is
-    #[arg(long)]
-    force_dirty: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result {
@@ -127,7 +123,7 @@ impl Arguments {
             None => Purpose::Reading,
         };
         let mut file = self.read(file, purpose)?;
-        if to.force_dirty {
+        if self.reading.force_dirty {
             file.hive.force_dirty();
         }
         let clock = planning_arguments::now();

@@ -5,7 +5,6 @@
 
 mod acl;
 mod allocate;
-mod block_cache;
 mod block_map;
 mod checksum;
 mod commit;
@@ -35,11 +34,10 @@ mod witness;
 mod xattr;
 mod xattr_edit;
 
-use super::{Node, Result};
+use super::{Node, Result, block_cache::BlockCache};
 use crate::disk::{self, Disk};
 pub use witness::Ext4View;
 
-use block_cache::BlockCache;
 use error::Ext4Error;
 use group_descriptor::GroupDescriptor;
 use inode::Inode;

@@ -6,11 +6,13 @@ pub mod ext4;
 pub mod fat;
 mod guest_path;
 pub mod host_folder;
+pub mod iso9660;
 #[cfg(test)]
 pub(crate) mod memory_tree;
 pub mod mounts;
 mod signatures;
 pub mod swap;
+pub mod udf;
 
 pub use guest_path::GuestPath;
 pub use mounts::Mounts;

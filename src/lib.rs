@@ -12,7 +12,7 @@
 //! | [`locator`] | from words to disks: a path, a device, an export, an archive |
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
-//! | [`driver`] | kernel module indexes, initramfs images |
+//! | [`driver`] | kernel module indexes, initramfs images; driver packages of Windows |
 //! | [`machine`] | machine descriptions |
 //! | [`guest`] | what is installed and how it boots |
 //! | [`matching`] | which driver of the guest answers to which device of the target |

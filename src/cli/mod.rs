@@ -4,6 +4,7 @@
 mod boot;
 mod convert;
 mod copying_arguments;
+mod drivers;
 mod fs;
 mod image;
 mod in_place;
@@ -47,6 +48,7 @@ enum Command {
     Fs(fs::Arguments),
     Image(image::Arguments),
     Machine(machine::Arguments),
+    Drivers(drivers::Arguments),
     Boot(boot::Arguments),
 }
 
@@ -80,6 +82,7 @@ pub fn run() -> ExitCode {
         Command::Fs(arguments) => fs::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
+        Command::Drivers(arguments) => drivers::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
     match result {

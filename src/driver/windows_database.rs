@@ -314,6 +314,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_target_needs_is_no_leftover() {
+        let leftovers = leftovers().unwrap();
+        let needed = |modalias| {
+            let device = DeviceIds::of_modalias(modalias).unwrap();
+            let rows = leftovers.rows.iter().filter(|row| row.is_needed_by(&device));
+            rows.map(|row| row.from.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            needed("pci:v000015ADd000007C0sv000015ADsd000007C0bc01sc07i00"),
+            ["VMware"]
+        );
+        assert_eq!(needed("acpi:VMBUS:"), ["Hyper-V integration services"]);
+        assert_eq!(
+            needed("pci:v00008086d00002822sv00000000sd00000000bc01sc04i00"),
+            ["RAID of vendors"]
+        );
+        assert!(needed("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01").is_empty());
+        assert!(needed("pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00").is_empty());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (from, to, complaint) in [
             ("schema = 1", "schema = 2", "schema 2"),

@@ -142,6 +142,10 @@ fn damaged_drivers_are_errors_and_never_panic() {
             damaged[at] = value;
             let _ = Pe::parse(&damaged);
         }
+        // Whole fields of the largest value: sizes and addresses that wrap.
+        let mut damaged = plain.clone();
+        damaged[at..at + 4].fill(0xff);
+        let _ = Pe::parse(&damaged);
     }
 }
 

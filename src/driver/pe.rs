@@ -185,9 +185,13 @@ impl Image<'_> {
             return usize::try_from(address).ok();
         }
         let section = self.sections.iter().find(|section| {
-            let length = section
-                .size_of_raw_data
-                .min(section.virtual_size.max(1).next_multiple_of(0x1000));
+            // Loaded in pages; a hostile size reaches past the last one.
+            let loaded = section
+                .virtual_size
+                .max(1)
+                .checked_next_multiple_of(0x1000)
+                .unwrap_or(u32::MAX);
+            let length = section.size_of_raw_data.min(loaded);
             address
                 .checked_sub(section.virtual_address)
                 .is_some_and(|within| within < length)

@@ -13,7 +13,7 @@
 //! | [`volume`] | partition tables |
 //! | [`fs`] | filesystems, reading and writing |
 //! | [`hive`] | registry hives, and what is kept in them |
-//! | [`driver`] | kernel module indexes, initramfs images |
+//! | [`driver`] | kernel module indexes, initramfs images; driver packages of Windows |
 //! | [`machine`] | machine descriptions |
 //! | [`guest`] | what is installed and how it boots |
 //! | [`matching`] | which driver of the guest answers to which device of the target |

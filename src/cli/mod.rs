@@ -4,6 +4,7 @@
 mod boot;
 mod convert;
 mod copying_arguments;
+mod drivers;
 mod fs;
 mod hive;
 mod image;
@@ -49,6 +50,7 @@ enum Command {
     Hive(hive::Arguments),
     Image(image::Arguments),
     Machine(machine::Arguments),
+    Drivers(drivers::Arguments),
     Boot(boot::Arguments),
 }
 
@@ -83,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Hive(arguments) => hive::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
+        Command::Drivers(arguments) => drivers::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
     };
     match result {

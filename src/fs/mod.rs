@@ -7,12 +7,14 @@ pub mod ext4;
 pub mod fat;
 mod guest_path;
 pub mod host_folder;
+pub mod iso9660;
 #[cfg(test)]
 pub(crate) mod memory_tree;
 pub mod mounts;
 pub mod ntfs;
 mod signatures;
 pub mod swap;
+pub mod udf;
 
 pub use guest_path::GuestPath;
 pub use mounts::Mounts;

@@ -11,6 +11,7 @@ mod match_guest;
 pub(crate) mod sample_guest;
 #[cfg(test)]
 mod tests;
+pub mod windows;
 
 pub(crate) use kernel_files::index_files;
 pub use match_guest::match_guest;

@@ -322,7 +322,7 @@ fn zeros_for_a_server_keep_to_the_rate_and_stop_at_a_signal() {
         line["done"].as_u64().filter(|done| *done > 0)
     };
     let first = lines.by_ref().find_map(|line| done(&line.unwrap()));
-    run(Command::new("kill").args(["-INT", &program.id().to_string()]));
+    run(Command::new("kill").args(["-TERM", &program.id().to_string()]));
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     assert!(!program.wait().unwrap().success(), "{said:?}");
     assert!(first.is_some_and(|first| first < SIZE), "{said:?}");

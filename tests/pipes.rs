@@ -412,7 +412,7 @@ fn interrupted(mut child: std::process::Child, ledger: impl Fn() -> Option<PathB
         );
         thread::sleep(std::time::Duration::from_millis(1));
     }
-    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
     said(&child.wait_with_output().unwrap(), 1)
 }
 

@@ -20,15 +20,16 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The signals in `ignored` (as `trap` names them) are ignored from the start, by `nohup` or a shell.
+    /// The signal `ignored` is ignored from the start, as by `nohup` or a shell, and no other one, whatever started us.
     fn start(out: &Path, ignored: &str) -> Self {
-        let script = match ignored {
-            "" => "exec \"$@\"".to_owned(),
-            names => format!("trap '' {names}; exec \"$@\""),
-        };
+        let mut program = Command::new("env");
+        program.arg("--default-signal=HUP,INT,TERM");
+        if !ignored.is_empty() {
+            program.arg(format!("--ignore-signal={ignored}"));
+        }
         let size = (2 * HALF).to_string();
-        let mut child = Command::new("sh")
-            .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_rehome")])
+        let mut child = program
+            .arg(env!("CARGO_BIN_EXE_rehome"))
             .args([
                 "image",
                 "convert",

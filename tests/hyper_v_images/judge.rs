@@ -12,13 +12,13 @@ use std::{
 };
 use tempfile::TempDir;
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-pub fn run(program: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program)
         .args(arguments)
         .output()
@@ -26,14 +26,14 @@ pub fn run(program: &str, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-pub fn qemu_img(arguments: &[&str]) -> String {
+pub(crate) fn qemu_img(arguments: &[&str]) -> String {
     let output = run("qemu-img", arguments);
     assert!(output.status.success(), "qemu-img {arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[track_caller]
-pub fn qemu_io(format: &str, commands: &[&str], image: &Path) {
+pub(crate) fn qemu_io(format: &str, commands: &[&str], image: &Path) {
     let mut arguments = vec!["-f", format];
     for command in commands {
         arguments.extend(["-c", command]);
@@ -46,7 +46,7 @@ pub fn qemu_io(format: &str, commands: &[&str], image: &Path) {
 
 /// Size of the disk in `image`, as qemu-img sees it.
 #[track_caller]
-pub fn virtual_size(format: &str, image: &Path) -> u64 {
+pub(crate) fn virtual_size(format: &str, image: &Path) -> u64 {
     let info = qemu_img(&["info", "--output=json", "-f", format, text(image)]);
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     info["virtual-size"].as_u64().unwrap()
@@ -54,15 +54,15 @@ pub fn virtual_size(format: &str, image: &Path) -> u64 {
 
 /// Opened as it would be by a user who names nothing.
 #[track_caller]
-pub fn open(path: &Path) -> Arc<dyn Image> {
+pub(crate) fn open(path: &Path) -> Arc<dyn Image> {
     try_open(path).unwrap()
 }
 
-pub fn try_open(path: &Path) -> rehome::disk::Result<Arc<dyn Image>> {
+pub(crate) fn try_open(path: &Path) -> rehome::disk::Result<Arc<dyn Image>> {
     image::open(Arc::new(FileDisk::open(path)?), None, &Beside::new(path))
 }
 
-pub fn read_all(disk: &dyn Disk) -> Vec<u8> {
+pub(crate) fn read_all(disk: &dyn Disk) -> Vec<u8> {
     let mut bytes = vec![0xee; disk.size() as usize];
     disk.read_at(0, &mut bytes).unwrap();
     bytes
@@ -70,7 +70,7 @@ pub fn read_all(disk: &dyn Disk) -> Vec<u8> {
 
 /// What `image` holds, as qemu-img reads it.
 #[track_caller]
-pub fn flatten(format: &str, image: &Path) -> Vec<u8> {
+pub(crate) fn flatten(format: &str, image: &Path) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("raw");
     qemu_img(&["convert", "-f", format, "-O", "raw", text(image), text(&raw)]);
@@ -79,7 +79,7 @@ pub fn flatten(format: &str, image: &Path) -> Vec<u8> {
 
 /// `image` has no errors, and what we read is what qemu-img reads.
 #[track_caller]
-pub fn must_agree(format: &str, image: &Path) -> Vec<u8> {
+pub(crate) fn must_agree(format: &str, image: &Path) -> Vec<u8> {
     let disk = open(image);
     assert_eq!(disk.format().name(), format);
     assert!(disk.check().unwrap().errors.is_empty());
@@ -96,7 +96,7 @@ pub fn must_agree(format: &str, image: &Path) -> Vec<u8> {
 
 /// `image` is sound, and is read by us and by qemu-img as `model`, perhaps with zeros behind.
 #[track_caller]
-pub fn must_hold(format: &str, image: &Path, model: &[u8]) {
+pub(crate) fn must_hold(format: &str, image: &Path, model: &[u8]) {
     assert_eq!(open(image).check().unwrap(), Check::default());
     must_hold_with_leaks(format, image, model);
 }
@@ -104,7 +104,7 @@ pub fn must_hold(format: &str, image: &Path, model: &[u8]) {
 /// The same of a fixed VHDX that qemu-img made: it gives blocks places at the end of the file, beside those that it had
 /// reserved for all of them.
 #[track_caller]
-pub fn must_hold_with_leaks(format: &str, image: &Path, model: &[u8]) {
+pub(crate) fn must_hold_with_leaks(format: &str, image: &Path, model: &[u8]) {
     let ours = must_agree(format, image);
     assert!(ours[..model.len()] == *model);
     assert!(ours[model.len()..].iter().all(|byte| *byte == 0));
@@ -112,7 +112,7 @@ pub fn must_hold_with_leaks(format: &str, image: &Path, model: &[u8]) {
 
 /// All extents of `disk`, checked for order and gaps; what is not data must read as zeros.
 #[track_caller]
-pub fn extents(disk: &dyn Disk) -> Vec<(Range<u64>, Content)> {
+pub(crate) fn extents(disk: &dyn Disk) -> Vec<(Range<u64>, Content)> {
     let mut at = 0;
     let mut map = Vec::new();
     while at < disk.size() {
@@ -135,7 +135,7 @@ pub fn extents(disk: &dyn Disk) -> Vec<(Range<u64>, Content)> {
 }
 
 /// Neither zeros nor wholly without order.
-pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -147,7 +147,7 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A folder with "raw", a file of `size` bytes with data in places, and holes.
-pub fn raw_source(size: u64) -> (TempDir, PathBuf) {
+pub(crate) fn raw_source(size: u64) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("raw");
     let disk = FileDisk::create(&path, size).unwrap();
@@ -160,7 +160,7 @@ pub fn raw_source(size: u64) -> (TempDir, PathBuf) {
 }
 
 /// Images of other programs, where there are any.
-pub fn samples() -> Option<PathBuf> {
+pub(crate) fn samples() -> Option<PathBuf> {
     let samples = std::env::var_os("REHOME_SAMPLES").map(|samples| PathBuf::from(samples).join("disk"));
     if samples.is_none() {
         eprintln!("skipped: REHOME_SAMPLES is not set");
@@ -169,7 +169,7 @@ pub fn samples() -> Option<PathBuf> {
 }
 
 /// The sample called `name`, unpacked into `folder`.
-pub fn unpack(samples: &Path, name: &str, folder: &Path) -> PathBuf {
+pub(crate) fn unpack(samples: &Path, name: &str, folder: &Path) -> PathBuf {
     let packed = samples.join(name);
     let target = folder.join(packed.file_stem().unwrap());
     let program = match packed.extension().and_then(|extension| extension.to_str()) {

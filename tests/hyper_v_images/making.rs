@@ -15,7 +15,7 @@ use std::{
 };
 
 /// One file that an image is made in.
-pub struct OneFile {
+pub(crate) struct OneFile {
     pub disk: Arc<dyn Disk>,
     pub fresh: bool,
     pub blank: bool,
@@ -43,7 +43,7 @@ impl Files for OneFile {
     }
 }
 
-pub fn shape(format: Format, size: u64, options: &str) -> Shape {
+pub(crate) fn shape(format: Format, size: u64, options: &str) -> Shape {
     let mut words = Options::default();
     words.add(options).unwrap();
     Shape {
@@ -55,7 +55,7 @@ pub fn shape(format: Format, size: u64, options: &str) -> Shape {
 }
 
 /// Begins an image in a new file.
-pub fn create(path: &Path, shape: &Shape) -> Box<dyn Sink> {
+pub(crate) fn create(path: &Path, shape: &Shape) -> Box<dyn Sink> {
     let disk = Arc::new(FileDisk::create(path, image::initial_size(shape)).unwrap());
     let mut files = OneFile {
         disk,
@@ -66,7 +66,7 @@ pub fn create(path: &Path, shape: &Shape) -> Box<dyn Sink> {
 }
 
 /// Goes on with one.
-pub fn resume(path: &Path, shape: &Shape) -> Box<dyn Sink> {
+pub(crate) fn resume(path: &Path, shape: &Shape) -> Box<dyn Sink> {
     let mut files = OneFile {
         disk: Arc::new(FileDisk::open_writable(path).unwrap()),
         fresh: false,
@@ -77,7 +77,7 @@ pub fn resume(path: &Path, shape: &Shape) -> Box<dyn Sink> {
 
 /// Puts what `source` holds into `sink`, by `threads` threads in chunks of 256 KiB; zeros are skipped. From `from` to
 /// `to`, with checkpoints now and then.
-pub fn pour(source: &dyn Disk, sink: &dyn Sink, threads: usize, from: u64, to: u64) {
+pub(crate) fn pour(source: &dyn Disk, sink: &dyn Sink, threads: usize, from: u64, to: u64) {
     let chunk = 256 << 10;
     let unit = u64::from(sink.unit());
     let next = AtomicU64::new(from);
@@ -114,7 +114,7 @@ pub fn pour(source: &dyn Disk, sink: &dyn Sink, threads: usize, from: u64, to: u
 
 /// Does the same to `image` and to the bytes in `model`, in steps that follow from `seed`. What is discarded reads as
 /// zeros: so it is over an overlay.
-pub fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64) {
+pub(crate) fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64) {
     let size = model.len() as u64;
     for step in 0..steps {
         let dice = pattern(seed * 1000 + step, 40);
@@ -141,7 +141,7 @@ pub fn edit(image: &dyn Disk, model: &mut [u8], seed: u64, steps: u64) {
 }
 
 /// A file as an image is edited in place: under an overlay that is then written into it.
-pub fn edit_in_place(format: Format, path: &Path, model: &mut [u8], seed: u64, steps: u64) {
+pub(crate) fn edit_in_place(format: Format, path: &Path, model: &mut [u8], seed: u64, steps: u64) {
     let container = Arc::new(FileDisk::open(path).unwrap());
     let overlay = Arc::new(Overlay::new(container, 1 << 30, std::env::temp_dir()));
     let disk = image::open_writable(overlay.clone(), format, &Beside::new(path)).unwrap();
@@ -158,10 +158,10 @@ pub fn edit_in_place(format: Format, path: &Path, model: &mut [u8], seed: u64, s
 }
 
 /// One run of the disk: units, what they hold (`None`: zeros), and whether a checkpoint follows.
-pub type Piece = (u64, Option<u8>, bool);
+pub(crate) type Piece = (u64, Option<u8>, bool);
 
 /// Gives `pieces` from `from` to `to` to `sink`. The last one of the disk is cut at its end.
-pub fn deliver(sink: &dyn Sink, size: u64, pieces: &[Piece], range: Range<usize>, model: &mut [u8]) {
+pub(crate) fn deliver(sink: &dyn Sink, size: u64, pieces: &[Piece], range: Range<usize>, model: &mut [u8]) {
     let unit = u64::from(sink.unit());
     let mut at = 0;
     for (index, (units, content, checkpoint)) in pieces.iter().enumerate() {
@@ -188,7 +188,7 @@ pub fn deliver(sink: &dyn Sink, size: u64, pieces: &[Piece], range: Range<usize>
 
 /// Kills a run after `killed` pieces and goes on trusting `trusted` of them, in a container that holds `before`.
 /// Gives what is in it at the end.
-pub fn kill_and_resume(
+pub(crate) fn kill_and_resume(
     shape: &Shape,
     pieces: &[Piece],
     killed: usize,

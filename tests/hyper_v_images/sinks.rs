@@ -9,7 +9,7 @@ use rehome::{
 use std::{sync::Arc, time::Duration};
 
 /// The words of `-o` for every kind that is made.
-pub const KINDS: [(Format, &str); 9] = [
+pub(crate) const KINDS: [(Format, &str); 9] = [
     (Vhd, "subformat=dynamic"),
     (Vhd, "subformat=fixed"),
     (Vhd, "subformat=dynamic,force_size=off"),

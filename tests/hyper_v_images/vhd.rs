@@ -8,12 +8,12 @@ use rehome::{
 use std::{path::Path, sync::Arc};
 
 /// Recomputes the checksum of the footer at `at`.
-pub fn seal(image: &mut [u8], at: usize) {
+pub(crate) fn seal(image: &mut [u8], at: usize) {
     seal_structure(image, at, 512, 64);
 }
 
 /// Recomputes the checksum at `place` of the structure of `length` bytes at `at`.
-pub fn seal_structure(image: &mut [u8], at: usize, length: usize, place: usize) {
+pub(crate) fn seal_structure(image: &mut [u8], at: usize, length: usize, place: usize) {
     let end = (at + length).min(image.len());
     let structure = &mut image[at..end];
     structure[place..place + 4].fill(0);

@@ -12,16 +12,16 @@ use std::{
 };
 
 /// The kernel that is said to be installed.
-pub const KERNEL: &str = "6.1.0-28-amd64";
+pub(crate) const KERNEL: &str = "6.1.0-28-amd64";
 /// The filesystem's UUID.
-pub const UUID: &str = "6d0f3a7e-0f0c-4a39-9d4b-2f7b1c0e5a11";
+pub(crate) const UUID: &str = "6d0f3a7e-0f0c-4a39-9d4b-2f7b1c0e5a11";
 /// Where the only partition begins, in bytes.
-pub const PARTITION: u64 = 1 << 20;
+pub(crate) const PARTITION: u64 = 1 << 20;
 /// Size of the disk in bytes.
-pub const SIZE: u64 = 64 << 20;
+pub(crate) const SIZE: u64 = 64 << 20;
 
 /// Runs a tool that must succeed; gives what it printed.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -34,7 +34,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// The program under test, with `arguments`.
-pub fn rehome(arguments: &[&str]) -> Output {
+pub(crate) fn rehome(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehome"));
     command
         .args(arguments)
@@ -44,7 +44,7 @@ pub fn rehome(arguments: &[&str]) -> Output {
 }
 
 /// The same, which must end with `code`; gives stdout and stderr as one text.
-pub fn rehome_ends(code: i32, arguments: &[&str]) -> String {
+pub(crate) fn rehome_ends(code: i32, arguments: &[&str]) -> String {
     let output = rehome(arguments);
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -57,14 +57,14 @@ pub fn rehome_ends(code: i32, arguments: &[&str]) -> String {
 }
 
 /// BLAKE3 of a file.
-pub fn hash(path: &Path) -> String {
+pub(crate) fn hash(path: &Path) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(path).unwrap()).unwrap();
     hasher.finalize().to_hex().to_string()
 }
 
 /// The tree of the system, in `folder`.
-pub fn tree(folder: &Path) -> PathBuf {
+pub(crate) fn tree(folder: &Path) -> PathBuf {
     let root = folder.join("root");
     for directory in [
         "boot/grub",
@@ -269,12 +269,12 @@ fn initramfs(folder: &Path, root: &Path) {
 }
 
 /// A raw disk with an MBR, one partition and the system in it: `folder/physical.img`.
-pub fn disk(folder: &Path) -> PathBuf {
+pub(crate) fn disk(folder: &Path) -> PathBuf {
     disk_of(folder, &tree(folder), "physical.img", UUID)
 }
 
 /// A raw disk of `root` called `name`.
-pub fn disk_of(folder: &Path, root: &Path, name: &str, uuid: &str) -> PathBuf {
+pub(crate) fn disk_of(folder: &Path, root: &Path, name: &str, uuid: &str) -> PathBuf {
     let filesystem = folder.join(format!("{name}.ext4"));
     let blocks = (SIZE - PARTITION) / 1024;
     run(Command::new("mke2fs")
@@ -327,7 +327,7 @@ fn copy_sparse(from: &Path, to: &mut fs::File, offset: u64) {
 }
 
 /// The partition of a raw disk as a file of its own, for e2fsck and debugfs.
-pub fn partition(disk: &Path) -> PathBuf {
+pub(crate) fn partition(disk: &Path) -> PathBuf {
     let out = disk.with_extension("partition");
     let mut from = fs::File::open(disk).unwrap();
     from.seek(SeekFrom::Start(PARTITION)).unwrap();
@@ -336,7 +336,7 @@ pub fn partition(disk: &Path) -> PathBuf {
 }
 
 /// A file of the system on a raw disk, as debugfs reads it.
-pub fn file_in(disk: &Path, path: &str) -> Vec<u8> {
+pub(crate) fn file_in(disk: &Path, path: &str) -> Vec<u8> {
     let partition = partition(disk);
     let output = Command::new("debugfs")
         .arg("-R")
@@ -349,6 +349,6 @@ pub fn file_in(disk: &Path, path: &str) -> Vec<u8> {
 }
 
 /// e2fsck finds nothing on the partition of a raw disk.
-pub fn is_clean(disk: &Path) {
+pub(crate) fn is_clean(disk: &Path) {
     run(Command::new("e2fsck").arg("-fn").arg(partition(disk)));
 }

@@ -5,7 +5,7 @@ use crate::{
     model::{Model, Random},
 };
 use rehome::{
-    disk::MemoryDisk,
+    disk::{Kind, MemoryDisk},
     fs::{
         Attributes, FileSystem, GuestPath, Node, Witness, mode,
         ntfs::{Ntfs, NtfsCrate},
@@ -153,6 +153,25 @@ fn damaged(options: &[&str], rounds: u64) {
 
 fn long(value: u64) -> [u8; 8] {
     value.to_le_bytes()
+}
+
+/// The independent reader panics on blocks of an index that have no length; to us that is a reader that cannot be asked.
+#[test]
+fn a_witness_that_panics_is_no_objection() {
+    let image = Image::make_sparse(24 << 20, &[]);
+    let value = image.attribute(5, 0x90) + 0x20;
+    let mut length = [0; 4];
+    image.disk().read_at(value + 8, &mut length).unwrap();
+    assert_eq!(
+        u32::from_le_bytes(length),
+        4096,
+        "the index root of the root directory"
+    );
+    image.disk().write_at(value + 8, &[0; 4]).unwrap();
+    let witness = NtfsCrate::open(image.disk()).unwrap();
+    let error = witness.see(&GuestPath::from("/nothing")).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsupported);
+    assert!(error.to_string().contains("panics"), "{error}");
 }
 
 /// A map of `$MFT` that goes on in a hole would have no end.

@@ -8,7 +8,12 @@ use ::ntfs::{
     Ntfs, NtfsError, NtfsFile, NtfsReadSeek as _, indexes::NtfsFileNameIndex,
     structured_values::NtfsFileAttributeFlags,
 };
-use std::{fmt, io::BufReader, sync::Arc};
+use std::{
+    fmt,
+    io::BufReader,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 /// The `ntfs` crate on a volume.
 pub struct NtfsCrate {
@@ -37,11 +42,14 @@ impl NtfsCrate {
     /// objection.
     pub fn open(disk: Arc<dyn Disk>) -> Option<Self> {
         let mut cursor = Cursor::new(disk.clone());
-        let mut ntfs = Ntfs::new(&mut cursor).ok()?;
-        if ntfs.cluster_size() > LARGEST_CLUSTER {
-            return None;
-        }
-        ntfs.read_upcase_table(&mut cursor).ok()?;
+        let ntfs = guarded(|| {
+            let mut ntfs = Ntfs::new(&mut cursor).ok()?;
+            if ntfs.cluster_size() > LARGEST_CLUSTER {
+                return None;
+            }
+            ntfs.read_upcase_table(&mut cursor).ok()?;
+            Some(ntfs)
+        })??;
         Some(Self { disk, ntfs })
     }
 
@@ -103,6 +111,12 @@ impl NtfsCrate {
     }
 }
 
+/// The crate panics on some damage, such as a directory whose blocks have no length. That is a refusal like others; `None`
+/// then. What it worked on is not used afterwards.
+fn guarded<T>(ask: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(ask)).ok()
+}
+
 /// Why a file is not read.
 enum Refusal {
     Ours(&'static str),
@@ -122,11 +136,11 @@ impl Witness for NtfsCrate {
 
     fn see(&self, path: &GuestPath) -> Result<Option<Digest>> {
         let mut reader = BufReader::new(Cursor::new(self.disk.clone()));
-        let seen = match self.find(&mut reader, path) {
-            Ok(Some(file)) => self.digest(&mut reader, &file).map(Some),
-            Ok(None) => Ok(None),
-            Err(refusal) => Err(refusal),
-        };
+        let seen = guarded(|| match self.find(&mut reader, path)? {
+            Some(file) => self.digest(&mut reader, &file).map(Some),
+            None => Ok(None),
+        });
+        let seen = seen.unwrap_or(Err(Refusal::Ours("it panics on the way there")));
         seen.map_err(|refusal| match refusal {
             Refusal::Ours(why) => self.refuse(path, why),
             Refusal::Crate(error) => self.refuse(path, &error.to_string()),

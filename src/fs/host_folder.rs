@@ -207,14 +207,6 @@ impl FileSystem for HostFolder {
         Ok(count)
     }
 
-    fn extended(&self, _node: Node, _name: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-
-    fn extended_names(&self, _node: Node) -> Result<Vec<Vec<u8>>> {
-        Ok(Vec::new())
-    }
-
     fn data_runs(&self, _each: &mut dyn FnMut(Node, Range<u64>) -> Result<()>) -> Result<()> {
         // A folder lies on no volume.
         Ok(())

@@ -107,10 +107,14 @@ pub trait FileSystem: Send {
     fn attributes(&self, node: Node) -> Result<Attributes>;
     /// Bytes read; 0 at the end. A symbolic link's contents are its target.
     fn read_at(&self, node: Node, offset: u64, buffer: &mut [u8]) -> Result<usize>;
-    /// An extended attribute by its full name ("user.a", "security.selinux").
-    fn extended(&self, node: Node, name: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// An extended attribute by its full name ("user.a", "security.selinux"). A kind of filesystem without them has none.
+    fn extended(&self, _node: Node, _name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
     /// Full names of all extended attributes.
-    fn extended_names(&self, node: Node) -> Result<Vec<Vec<u8>>>;
+    fn extended_names(&self, _node: Node) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
     /// Runs of bytes of the volume that nobody needs: free clusters, unwritten extents, swap pages. The caller
     /// passes them to [`crate::disk::Disk::discard`] of the volume. Knowing of none is safe: then all is copied.
     fn free(&self, _each: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {

@@ -31,11 +31,7 @@ impl Inf {
     pub fn models(&self, target: &Target) -> Result<Vec<Model>, InfError> {
         let mut budget = Budget::new();
         let mut models = Vec::new();
-        let manufacturers = self
-            .section("Manufacturer")
-            .into_iter()
-            .flat_map(|section| section.lines());
-        for line in manufacturers {
+        for line in self.manufacturers() {
             // A manufacturer that names no section that is there still costs.
             budget.take(0)?;
             if let Some(section) = self.models_section(&line, target) {
@@ -45,6 +41,12 @@ impl Inf {
         Ok(models)
     }
 
+    fn manufacturers(&self) -> impl Iterator<Item = Line<'_>> {
+        self.section("Manufacturer")
+            .into_iter()
+            .flat_map(|section| section.lines())
+    }
+
     /// What the file has for any Windows: all sections of each manufacturer, with their decorations.
     ///
     /// # Errors
@@ -52,11 +54,7 @@ impl Inf {
     pub fn all_models(&self) -> Result<Vec<(Decoration, Model)>, InfError> {
         let mut budget = Budget::new();
         let mut all = Vec::new();
-        let manufacturers = self
-            .section("Manufacturer")
-            .into_iter()
-            .flat_map(|section| section.lines());
-        for line in manufacturers {
+        for line in self.manufacturers() {
             budget.take(0)?;
             let Some(base) = line.text(1).filter(|name| !name.is_empty()) else {
                 continue;

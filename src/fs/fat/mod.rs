@@ -291,14 +291,6 @@ impl FileSystem for FatFileSystem {
         Err(self.error(Kind::Unsupported, None, "a directory has no contents to read"))
     }
 
-    fn extended(&self, _node: Node, _name: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-
-    fn extended_names(&self, _node: Node) -> Result<Vec<Vec<u8>>> {
-        Ok(Vec::new())
-    }
-
     fn free(&self, each: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
         // A cluster that the table calls free and a file uses all the same must be kept: nothing is free then.
         if !self.prepared && self.survey(&mut |_, _| Ok(())).is_err() {

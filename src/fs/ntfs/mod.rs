@@ -283,13 +283,23 @@ impl Ntfs {
 
     /// Fills `buffer` from byte `offset` of what `runs` map; holes are zeros.
     fn read_runs(&self, runs: &[Run], offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_by_runs(offset, buffer, |vcn| {
+            data_runs::find(runs, vcn)
+                .ok_or_else(|| self.fault(NtfsError::damaged(format!("cluster {vcn} of a table is nowhere"))))
+        })
+    }
+
+    /// Fills `buffer` from byte `offset` of what lies in runs; `run_at` gives the rest of the run that holds a cluster.
+    fn read_by_runs(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        mut run_at: impl FnMut(u64) -> Result<Run>,
+    ) -> Result<()> {
         let mut at = offset;
         let mut rest = buffer;
         while !rest.is_empty() {
-            let vcn = at / self.boot.cluster_size;
-            let run = data_runs::find(runs, vcn).ok_or_else(|| {
-                self.fault(NtfsError::damaged(format!("cluster {vcn} of a table is nowhere")))
-            })?;
+            let run = run_at(at / self.boot.cluster_size)?;
             let within = at % self.boot.cluster_size;
             let available = self.byte(run.clusters).saturating_sub(within);
             let count = usize::try_from(available).unwrap_or(usize::MAX).min(rest.len());

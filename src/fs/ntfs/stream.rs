@@ -169,23 +169,7 @@ impl Ntfs {
 
     /// Fills `buffer` from byte `offset` of what is in clusters, as it stands there, whatever the sizes say.
     pub(super) fn read_clusters(&self, stream: &mut Stream, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let cluster_size = self.boot.cluster_size;
-        let mut at = offset;
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            let run = self.run_at(stream, at / cluster_size)?;
-            let within = at % cluster_size;
-            let available = self.byte(run.clusters).saturating_sub(within);
-            let count = usize::try_from(available).unwrap_or(usize::MAX).min(rest.len());
-            let (now, later) = rest.split_at_mut(count);
-            match run.lcn {
-                Some(lcn) => self.disk.read_at(self.byte(lcn).saturating_add(within), now)?,
-                None => now.fill(0),
-            }
-            at = at.saturating_add(count as u64);
-            rest = later;
-        }
-        Ok(())
+        self.read_by_runs(offset, buffer, |vcn| self.run_at(stream, vcn))
     }
 
     /// Reads of an attribute that is not compressed; gives how many bytes, 0 at the end.
